@@ -1,0 +1,1 @@
+//! One compaction as a bounded, resumable job.

@@ -1,0 +1,1 @@
+//! On-disk formats of Understory: headers, layouts, checksums, records and keys.

@@ -1,0 +1,1 @@
+//! Blocks by address: superblock, free set, cache, verified reads and writes, checkpoints.

@@ -1,0 +1,1 @@
+//! The durable log of table events of all trees, and its replay.

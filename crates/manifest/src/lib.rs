@@ -1,0 +1,1 @@
+//! In-memory levels of one tree: which tables exist and which of them compaction takes.

@@ -1,0 +1,1 @@
+//! Immutable tables, memtables and the merge and sort kernels of Understory.

@@ -1,0 +1,1 @@
+//! Test records, key generators and dumps shared by the tests of the workspace.

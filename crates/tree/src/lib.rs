@@ -1,0 +1,1 @@
+//! Memtables, manifest, lookups and scans of one tree.

@@ -1,0 +1,1 @@
+//! A deterministic LSM-forest storage engine for fixed-size records.

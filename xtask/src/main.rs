@@ -1,0 +1,3 @@
+//! Everything a person or CI does with this workspace.
+
+fn main() {}
