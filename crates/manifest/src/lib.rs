@@ -1,1 +1,44 @@
-//! In-memory levels of one tree: which tables exist and which of them compaction takes.
+//! In-memory levels of one tree: which tables exist, which of them a beat sees, and which of them a
+//! compaction takes.
+//!
+//! A [`Manifest`] holds the tables of one tree, level by level. It changes only by [`ManifestEdit`]s: those
+//! that compaction makes, and those that the manifest log gives back at open. Reads ask it for the table that
+//! covers a key ([`Manifest::find`]) or for the tables of a key range in either direction
+//! ([`Manifest::range`]); compaction asks it what to do next ([`Manifest::plan_level`],
+//! [`Manifest::plan_flush`], [`Manifest::plan_coalesce`]).
+//!
+//! A table is visible at beat `b` iff `beat_min <= b <= beat_max`; a *live* table has
+//! `beat_max == Beat::MAX`, so [`Beat::MAX`] as a question sees exactly the live ones. Counters and plans
+//! speak of live tables only.
+//!
+//! # Invariants
+//! - On one level, two tables that some beat sees both have no key in common ([`Manifest::verify`]; edits
+//!   that would break it are refused by [`Manifest::apply`] and asserted by [`Manifest::insert`]).
+//! - Tables of a level are sorted by (`key_max`, `beat_min`) (`verify`).
+//! - The counters of a level equal a recount (`verify`).
+//! - A plan is a pure function of the tables and its arguments: equal manifests give equal plans, however
+//!   they came about (asserted in tests against brute force).
+//!
+//! # Not here
+//! Blocks, I/O, the durable log of the edits, and when a plan is asked for: the crate works on plain data.
+
+mod choose;
+mod error;
+mod level;
+mod manifest;
+mod range;
+mod table;
+#[cfg(test)]
+mod testing;
+
+pub use choose::{Choice, FlushChoice};
+pub use error::ManifestError;
+pub use level::Tables;
+pub use manifest::Manifest;
+pub use range::{Direction, KeyRange};
+pub use table::Table;
+pub use understory_format::{Beat, Key, KeyBytes, Level, ManifestEdit, TableInfo};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

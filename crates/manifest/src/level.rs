@@ -1,0 +1,258 @@
+//! The tables of one level, sorted, and walks over those that a beat sees.
+//!
+//! The largest keys are kept in an array of their own beside the tables, because a lookup searches them and
+//! touches nothing else until it has found its table. Tables that a later beat replaced may stand among the
+//! live ones; every walk takes the beat it looks from.
+//!
+//! # Invariants
+//! Named at [`LevelTables::verify`], which checks them all.
+//!
+//! # Not here
+//! What a table must satisfy alone (`table.rs`), and what holds between levels (`manifest.rs`).
+
+use core::slice;
+use std::collections::BTreeMap;
+
+use understory_format::{Beat, BlockAddress, Key, Level};
+
+use crate::error::ManifestError;
+use crate::range::{Direction, KeyRange};
+use crate::table::Table;
+
+/// Sums over the live tables of a level.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counters {
+    pub(crate) table_count: u64,
+    pub(crate) value_count: u64,
+    pub(crate) tombstone_count: u64,
+}
+
+impl Counters {
+    /// None if a sum does not fit, which only forged tables reach.
+    fn plus<K: Key>(self, table: &Table<K>) -> Option<Self> {
+        Some(Self {
+            table_count: self.table_count.checked_add(1)?,
+            value_count: self.value_count.checked_add(table.info.value_count)?,
+            tombstone_count: self.tombstone_count.checked_add(table.info.tombstone_count)?,
+        })
+    }
+
+    fn minus<K: Key>(self, table: &Table<K>) -> Self {
+        let difference = |a: u64, b: u64| a.checked_sub(b).expect("the table was counted when it came");
+        Self {
+            table_count: difference(self.table_count, 1),
+            value_count: difference(self.value_count, table.info.value_count),
+            tombstone_count: difference(self.tombstone_count, table.info.tombstone_count),
+        }
+    }
+}
+
+/// Why a table cannot stand in a level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clash {
+    /// It shares keys and beats with this table.
+    Overlap(BlockAddress),
+    /// The sums of the level would not fit.
+    Overflow,
+}
+
+/// One level of one tree.
+#[derive(Clone, Debug)]
+pub(crate) struct LevelTables<K: Key> {
+    /// `key_max` of each table, in the order of `tables`.
+    keys: Vec<K>,
+    tables: Vec<Table<K>>,
+    live: Counters,
+}
+
+impl<K: Key> LevelTables<K> {
+    pub(crate) const fn new() -> Self {
+        Self { keys: Vec::new(), tables: Vec::new(), live: Counters { table_count: 0, value_count: 0, tombstone_count: 0 } }
+    }
+
+    /// A level of these tables in any order; relations between them are left to [`LevelTables::verify`].
+    pub(crate) fn load(mut tables: Vec<Table<K>>) -> Result<Self, Clash> {
+        tables.sort_unstable_by_key(|table| (table.key_max, table.info.beat_min, table.info.index.address));
+        let keys = tables.iter().map(|table| table.key_max).collect();
+        let mut live = Counters::default();
+        for table in tables.iter().filter(|table| table.is_live()) {
+            live = live.plus(table).ok_or(Clash::Overflow)?;
+        }
+        Ok(Self { keys, tables, live })
+    }
+
+    pub(crate) const fn live(&self) -> Counters {
+        self.live
+    }
+
+    /// All tables, whether any beat sees them or not, in order.
+    pub(crate) fn all(&self) -> &[Table<K>] {
+        &self.tables
+    }
+
+    /// Index of the first table that ends at `key` or later.
+    fn position(&self, key: K) -> usize {
+        self.keys.partition_point(|key_max| *key_max < key)
+    }
+
+    fn tail(&self, from: usize) -> &[Table<K>] {
+        self.tables.get(from..).unwrap_or_default()
+    }
+
+    /// The table seen by `beat` that covers `key`. O(log n), if few tables there are unseen.
+    pub(crate) fn find(&self, key: K, beat: Beat) -> Option<&Table<K>> {
+        let mut seen = self.tail(self.position(key)).iter().filter(|table| table.is_visible(beat));
+        seen.next().filter(|table| table.key_min <= key)
+    }
+
+    /// All tables that `beat` sees.
+    pub(crate) fn iter(&self, beat: Beat, direction: Direction) -> Tables<'_, K> {
+        Tables { tables: self.tables.iter(), beat, direction }
+    }
+
+    /// The tables that `beat` sees and that share a key with `range`.
+    ///
+    /// Tables seen together are disjoint: of those that end at `range.max` or later only the first can begin
+    /// within the range, so the walk has both its ends before it starts.
+    pub(crate) fn range(&self, range: KeyRange<K>, beat: Beat, direction: Direction) -> Tables<'_, K> {
+        let start = self.position(range.min());
+        let last = self.position(range.max());
+        let after = self.tail(last).iter().position(|table| table.is_visible(beat)).map(|skipped| last + skipped);
+        let end = match after.and_then(|index| self.tables.get(index)) {
+            Some(table) if table.key_min <= range.max() => after.map_or(last, |index| index + 1),
+            Some(_) | None => last,
+        };
+        let tables = self.tables.get(start..end).unwrap_or_default().iter();
+        Tables { tables, beat, direction }
+    }
+
+    /// Where the table with this index block and largest key stands.
+    fn locate(&self, address: BlockAddress, key_max: K) -> Option<usize> {
+        let start = self.position(key_max);
+        let equal = self.tail(start).iter().take_while(|table| table.key_max == key_max);
+        equal.zip(start..).find(|(table, _)| table.info.index.address == address).map(|(_, index)| index)
+    }
+
+    pub(crate) fn get(&self, address: BlockAddress, key_max: K) -> Option<&Table<K>> {
+        self.locate(address, key_max).and_then(|index| self.tables.get(index))
+    }
+
+    /// Puts `table` in its place, or says what is in its way and changes nothing.
+    pub(crate) fn insert(&mut self, table: Table<K>) -> Result<(), Clash> {
+        if let Some(other) = self.clash(&table) {
+            return Err(Clash::Overlap(other.info.index.address));
+        }
+        if table.is_live() {
+            self.live = self.live.plus(&table).ok_or(Clash::Overflow)?;
+        }
+        let order = |other: &Table<K>| (other.key_max, other.info.beat_min) < (table.key_max, table.info.beat_min);
+        let start = self.position(table.key_max);
+        let index = start + self.tail(start).iter().take_while(|other| order(other)).count();
+        self.keys.insert(index, table.key_max);
+        self.tables.insert(index, table);
+        Ok(())
+    }
+
+    /// A table that shares keys and beats with `table`.
+    ///
+    /// Exact among live tables. Among replaced ones it looks only as far as the first live table beyond
+    /// `table`; [`LevelTables::verify`] looks at all.
+    fn clash(&self, table: &Table<K>) -> Option<&Table<K>> {
+        let beyond = |other: &Table<K>| other.is_live() && other.key_min > table.key_max;
+        let near = self.tail(self.position(table.key_min)).iter().take_while(|other| !beyond(other));
+        near.filter(|other| other.key_min <= table.key_max).find(|other| other.coexists(table))
+    }
+
+    /// Takes the table with this index block and largest key out.
+    pub(crate) fn remove(&mut self, address: BlockAddress, key_max: K) -> Option<Table<K>> {
+        let index = self.locate(address, key_max)?;
+        self.keys.remove(index);
+        let table = self.tables.remove(index);
+        if table.is_live() {
+            self.live = self.live.minus(&table);
+        }
+        Some(table)
+    }
+
+    /// Checks that `keys` repeats the tables' largest keys, that tables are sorted by (`key_max`, `beat_min`)
+    /// and are what their description says, that no two which some beat sees both share a key, and that the
+    /// counters equal a recount. O(n log n).
+    pub(crate) fn verify(&self, level: Level) -> Result<(), ManifestError> {
+        for table in &self.tables {
+            if Table::new(table.info).as_ref() != Ok(table) {
+                return Err(ManifestError::Table { level, table: table.info.index.address });
+            }
+        }
+        self.verify_order(level)?;
+        self.verify_disjoint(level)?;
+        self.verify_counters(level)
+    }
+
+    fn verify_order(&self, level: Level) -> Result<(), ManifestError> {
+        assert!(self.keys.iter().eq(self.tables.iter().map(|table| &table.key_max)), "keys and tables agree");
+        let order = |table: &Table<K>| (table.key_max, table.info.beat_min);
+        for (first, second) in self.tables.iter().zip(self.tail(1)) {
+            if order(first) > order(second) {
+                return Err(ManifestError::Order { level, table: second.info.index.address });
+            }
+        }
+        Ok(())
+    }
+
+    /// Walks the keys with the set of tables that cover the current one: their beats must not overlap, so a
+    /// new one needs to be compared with its neighbours in time only.
+    fn verify_disjoint(&self, level: Level) -> Result<(), ManifestError> {
+        let begins = self.tables.iter().map(|table| (table.key_min, false, table));
+        let ends = self.tables.iter().map(|table| (table.key_max, true, table));
+        let mut events: Vec<_> = begins.chain(ends).collect();
+        events.sort_by_key(|(key, is_end, table)| (*key, *is_end, table.info.beat_min));
+        let mut open: BTreeMap<Beat, &Table<K>> = BTreeMap::new();
+        for (_, is_end, table) in events {
+            if is_end {
+                open.remove(&table.info.beat_min);
+                continue;
+            }
+            let before = open.range(..=table.info.beat_min).next_back();
+            let after = open.range(table.info.beat_min..).next();
+            if let Some((_, other)) = before.into_iter().chain(after).find(|(_, other)| other.coexists(table)) {
+                let other = other.info.index.address;
+                return Err(ManifestError::Overlap { level, table: table.info.index.address, other });
+            }
+            open.insert(table.info.beat_min, table);
+        }
+        Ok(())
+    }
+
+    fn verify_counters(&self, level: Level) -> Result<(), ManifestError> {
+        let live = || self.tables.iter().filter(|table| table.is_live());
+        let compare = |counter, expected: u64, found: u64| {
+            if expected == found { Ok(()) } else { Err(ManifestError::Counter { level, counter, expected, found }) }
+        };
+        let table_count = u64::try_from(live().count()).expect("a usize fits 64 bits");
+        compare("level.table_count", table_count, self.live.table_count)?;
+        let value_count = live().map(|table| table.info.value_count).sum();
+        compare("level.value_count", value_count, self.live.value_count)?;
+        let tombstone_count = live().map(|table| table.info.tombstone_count).sum();
+        compare("level.tombstone_count", tombstone_count, self.live.tombstone_count)
+    }
+}
+
+/// A walk over the tables of a level that one beat sees, disjoint and in key order.
+#[derive(Clone, Debug)]
+pub struct Tables<'a, K: Key> {
+    tables: slice::Iter<'a, Table<K>>,
+    beat: Beat,
+    direction: Direction,
+}
+
+impl<'a, K: Key> Iterator for Tables<'a, K> {
+    type Item = &'a Table<K>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let beat = self.beat;
+        match self.direction {
+            Direction::Ascending => self.tables.find(|table| table.is_visible(beat)),
+            Direction::Descending => self.tables.rfind(|table| table.is_visible(beat)),
+        }
+    }
+}
