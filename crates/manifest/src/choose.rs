@@ -176,7 +176,10 @@ impl<K: Key> Manifest<K> {
         }
         for choice in plan {
             let overlapped = self.overlap(target, choice.range.min(), choice.range.max());
-            assert!(overlapped.eq(&choice.targets), "a choice takes all that its hull overlaps in the target");
+            assert!(
+                overlapped.eq(&choice.targets),
+                "a choice takes all that its hull overlaps in the target"
+            );
         }
     }
 }
@@ -232,12 +235,17 @@ impl PartialOrd for Candidate {
 fn drain<'a, K: Key>(sources: &[&'a Table<K>], targets: &[&Table<K>], excess: u64) -> Vec<&'a Table<K>> {
     let spans = overlaps(sources, targets);
     let sharers = overlaps(targets, sources);
-    let values = |span: &Range<usize>| slice(targets, span.clone()).iter().map(|table| table.info.value_count).sum();
+    let values =
+        |span: &Range<usize>| slice(targets, span.clone()).iter().map(|table| table.info.value_count).sum();
     let mut candidates: Vec<Candidate> = sources
         .iter()
         .zip(&spans)
         .enumerate()
-        .map(|(index, (table, span))| Candidate { overlapped: values(span), own: table.info.value_count, index })
+        .map(|(index, (table, span))| Candidate {
+            overlapped: values(span),
+            own: table.info.value_count,
+            index,
+        })
         .collect();
     let mut queue: BTreeSet<Candidate> = candidates.iter().copied().collect();
     let mut taken = vec![false; targets.len()];

@@ -60,7 +60,9 @@ pub enum ManifestError {
 impl From<ManifestError> for Corruption {
     fn from(error: ManifestError) -> Self {
         let (table, field, rule) = match error {
-            ManifestError::Order { table, .. } => (Some(table), "table.key_max", "tables of a level are sorted"),
+            ManifestError::Order { table, .. } => {
+                (Some(table), "table.key_max", "tables of a level are sorted")
+            }
             ManifestError::Overlap { table, .. } => {
                 (Some(table), "table.key_min", "tables of a level do not overlap")
             }

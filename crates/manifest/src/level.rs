@@ -13,7 +13,7 @@
 use core::slice;
 use std::collections::BTreeMap;
 
-use understory_format::{Beat, BlockAddress, Key, Level};
+use understory_format::{Beat, BlockAddress, Key, Level, u64_of};
 
 use crate::error::ManifestError;
 use crate::range::{Direction, KeyRange};
@@ -67,7 +67,11 @@ pub(crate) struct LevelTables<K: Key> {
 
 impl<K: Key> LevelTables<K> {
     pub(crate) const fn new() -> Self {
-        Self { keys: Vec::new(), tables: Vec::new(), live: Counters { table_count: 0, value_count: 0, tombstone_count: 0 } }
+        Self {
+            keys: Vec::new(),
+            tables: Vec::new(),
+            live: Counters { table_count: 0, value_count: 0, tombstone_count: 0 },
+        }
     }
 
     /// A level of these tables in any order; relations between them are left to [`LevelTables::verify`].
@@ -117,7 +121,8 @@ impl<K: Key> LevelTables<K> {
     pub(crate) fn range(&self, range: KeyRange<K>, beat: Beat, direction: Direction) -> Tables<'_, K> {
         let start = self.position(range.min());
         let last = self.position(range.max());
-        let after = self.tail(last).iter().position(|table| table.is_visible(beat)).map(|skipped| last + skipped);
+        let after =
+            self.tail(last).iter().position(|table| table.is_visible(beat)).map(|skipped| last + skipped);
         let end = match after.and_then(|index| self.tables.get(index)) {
             Some(table) if table.key_min <= range.max() => after.map_or(last, |index| index + 1),
             Some(_) | None => last,
@@ -145,7 +150,8 @@ impl<K: Key> LevelTables<K> {
         if table.is_live() {
             self.live = self.live.plus(&table).ok_or(Clash::Overflow)?;
         }
-        let order = |other: &Table<K>| (other.key_max, other.info.beat_min) < (table.key_max, table.info.beat_min);
+        let order =
+            |other: &Table<K>| (other.key_max, other.info.beat_min) < (table.key_max, table.info.beat_min);
         let start = self.position(table.key_max);
         let index = start + self.tail(start).iter().take_while(|other| order(other)).count();
         self.keys.insert(index, table.key_max);
@@ -214,7 +220,8 @@ impl<K: Key> LevelTables<K> {
             }
             let before = open.range(..=table.info.beat_min).next_back();
             let after = open.range(table.info.beat_min..).next();
-            if let Some((_, other)) = before.into_iter().chain(after).find(|(_, other)| other.coexists(table)) {
+            if let Some((_, other)) = before.into_iter().chain(after).find(|(_, other)| other.coexists(table))
+            {
                 let other = other.info.index.address;
                 return Err(ManifestError::Overlap { level, table: table.info.index.address, other });
             }
@@ -226,9 +233,13 @@ impl<K: Key> LevelTables<K> {
     fn verify_counters(&self, level: Level) -> Result<(), ManifestError> {
         let live = || self.tables.iter().filter(|table| table.is_live());
         let compare = |counter, expected: u64, found: u64| {
-            if expected == found { Ok(()) } else { Err(ManifestError::Counter { level, counter, expected, found }) }
+            if expected == found {
+                Ok(())
+            } else {
+                Err(ManifestError::Counter { level, counter, expected, found })
+            }
         };
-        let table_count = u64::try_from(live().count()).expect("a usize fits 64 bits");
+        let table_count = u64_of(live().count());
         compare("level.table_count", table_count, self.live.table_count)?;
         let value_count = live().map(|table| table.info.value_count).sum();
         compare("level.value_count", value_count, self.live.value_count)?;

@@ -134,7 +134,9 @@ impl<K: Key> Manifest<K> {
     fn put(&mut self, level: Level, table: Table<K>) -> Result<(), Corruption> {
         let place = Place::Block(table.info.index.address);
         self.at_mut(level).insert(table).map_err(|clash| match clash {
-            Clash::Overlap(other) => ManifestError::Overlap { level, table: table.info.index.address, other }.into(),
+            Clash::Overlap(other) => {
+                ManifestError::Overlap { level, table: table.info.index.address, other }.into()
+            }
             Clash::Overflow => overflow(place),
         })?;
         self.version += 1;
@@ -283,7 +285,8 @@ impl<K: Key> Manifest<K> {
     /// The first of these that does not hold.
     pub fn verify(&self) -> Result<(), ManifestError> {
         let copies = |info: &TableInfo| [info.index.address, info.index.twin];
-        let owned = self.tables().flat_map(|(level, table)| copies(&table.info).map(|address| (address, level)));
+        let owned =
+            self.tables().flat_map(|(level, table)| copies(&table.info).map(|address| (address, level)));
         let mut addresses: Vec<(BlockAddress, Level)> = owned.collect();
         addresses.sort_unstable();
         for (first, second) in addresses.iter().zip(addresses.iter().skip(1)) {

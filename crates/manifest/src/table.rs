@@ -42,7 +42,8 @@ impl<K: Key> Table<K> {
     }
 
     fn check_keys(&self) -> Result<(), Corruption> {
-        let canonical = self.key_min.encode() == self.info.key_min && self.key_max.encode() == self.info.key_max;
+        let canonical =
+            self.key_min.encode() == self.info.key_min && self.key_max.encode() == self.info.key_max;
         if !canonical {
             let rule = Expected::Rule("bytes beyond the key's size are zero");
             return Err(self.corruption("table.key", rule, 1));
@@ -61,7 +62,11 @@ impl<K: Key> Table<K> {
             return Err(self.corruption("table.value_block_count", Expected::AtLeast(1), 0));
         }
         if value_count < blocks {
-            return Err(self.corruption("table.value_count", Expected::AtLeast(blocks.into()), value_count.into()));
+            return Err(self.corruption(
+                "table.value_count",
+                Expected::AtLeast(blocks.into()),
+                value_count.into(),
+            ));
         }
         let value_count_max = blocks * BLOCK_VALUE_COUNT_MAX;
         if value_count > value_count_max {
@@ -80,6 +85,9 @@ impl<K: Key> Table<K> {
     }
 
     /// The keys of the table as a range.
+    ///
+    /// # Panics
+    /// Never for a table made by [`Table::new`].
     pub fn range(&self) -> KeyRange<K> {
         KeyRange::new(self.key_min, self.key_max).expect("checked at construction")
     }

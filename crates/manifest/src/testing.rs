@@ -1,8 +1,6 @@
 //! Tables of u32 keys for the tests of this crate.
 
-use understory_format::{
-    Beat, BlockAddress, Checksum, Key, Level, TableInfo, TreeId, TwinRef,
-};
+use understory_format::{Beat, BlockAddress, Checksum, Key, Level, TableInfo, TreeId, TwinRef};
 
 use crate::Table;
 

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
-use understory_format::{Beat, BlockAddress, Level};
+use understory_format::{Beat, BlockAddress, Level, u64_of};
 
 use super::{Choice, KeyRange};
 use crate::testing::{info, level, table};
 use crate::{Manifest, Table};
+
+/// Sources and targets of a choice.
+type Group = (Vec<Table<u32>>, Vec<Table<u32>>);
 
 /// A level of random disjoint tables over `0..space`; many are adjacent, many hold a single key.
 fn random_level(rng: &mut Rng, count: usize, space: u32, address: &mut u64) -> Vec<Table<u32>> {
@@ -60,8 +63,7 @@ fn naive_drain(sources: &[Table<u32>], targets: &[Table<u32>], limit: u64) -> Ve
 }
 
 /// Joins what overlaps until nothing does.
-fn naive_join(chosen: &[Table<u32>], targets: &[Table<u32>]) -> Vec<(Vec<Table<u32>>, Vec<Table<u32>>)> {
-    type Group = (Vec<Table<u32>>, Vec<Table<u32>>);
+fn naive_join(chosen: &[Table<u32>], targets: &[Table<u32>]) -> Vec<Group> {
     let hull = |group: &Group| -> KeyRange<u32> {
         group.0.iter().chain(&group.1).map(Table::range).reduce(|a, b| a.hull(&b)).unwrap()
     };
@@ -88,7 +90,7 @@ fn naive_join(chosen: &[Table<u32>], targets: &[Table<u32>]) -> Vec<(Vec<Table<u
     groups
 }
 
-fn inputs(plan: &[Choice<u32>]) -> Vec<(Vec<Table<u32>>, Vec<Table<u32>>)> {
+fn inputs(plan: &[Choice<u32>]) -> Vec<Group> {
     plan.iter().map(|choice| (choice.sources.clone(), choice.targets.clone())).collect()
 }
 
@@ -151,14 +153,9 @@ fn drain_by_hand() {
     check_plan(&[(0, 9, 10), (10, 19, 20)], &[(0, 9, 10), (10, 19, 19)], 29, &[(&[10], &[10])]);
     check_plan(&[(0, 9, 10), (10, 19, 20)], &[(0, 9, 10), (10, 19, 20)], 29, &[(&[0], &[0])]);
     // A target counts once: its second source costs nothing more.
-    check_plan(
-        &[(0, 4, 10), (5, 9, 10), (10, 19, 10)],
-        &[(0, 9, 8), (10, 19, 9)],
-        10,
-        &[(&[0, 5], &[0])],
-    );
+    check_plan(&[(0, 4, 10), (5, 9, 10), (10, 19, 10)], &[(0, 9, 8), (10, 19, 9)], 10, &[(&[0, 5], &[0])]);
     // A source between two joined ones stays: it is not needed and does no harm.
-    check_plan(&[(0, 4, 10), (5, 9, 1), (10, 19, 10)], &[(3, 12, 8)], 1, &[(&[0, 10], &[3])]);
+    check_plan(&[(0, 4, 1), (5, 9, 1), (10, 19, 10)], &[(3, 12, 8)], 1, &[(&[0, 10], &[3])]);
     // Chains of shared targets become one choice.
     check_plan(
         &[(0, 10, 1), (20, 30, 1), (40, 50, 1)],
@@ -186,7 +183,8 @@ fn a_table_whose_tombstones_can_go_does_not_move() {
 }
 
 fn check_flush(tables: &[(u32, u32, u64)], flush: (u32, u32, u64), expected: &[u32], range: (u32, u32)) {
-    let tables: Vec<Table<u32>> = tables.iter().zip(0..).map(|(t, i)| table(1 + 2 * i, t.0, t.1, t.2)).collect();
+    let tables: Vec<Table<u32>> =
+        tables.iter().zip(0..).map(|(t, i)| table(1 + 2 * i, t.0, t.1, t.2)).collect();
     let choice = manifest(&[tables]).plan_flush(flush.0, flush.1, flush.2, 100);
     assert_eq!(choice.targets.iter().map(|table| table.key_min).collect::<Vec<_>>(), expected);
     assert_eq!((choice.range.min(), choice.range.max()), range);
@@ -211,7 +209,8 @@ fn flush_by_hand() {
 }
 
 fn check_coalesce(tables: &[(u32, u32, u64)], busy: &[(u32, u32)], expected: &[&[u32]]) {
-    let tables: Vec<Table<u32>> = tables.iter().zip(0..).map(|(t, i)| table(1 + 2 * i, t.0, t.1, t.2)).collect();
+    let tables: Vec<Table<u32>> =
+        tables.iter().zip(0..).map(|(t, i)| table(1 + 2 * i, t.0, t.1, t.2)).collect();
     let busy: Vec<_> = busy.iter().map(|(min, max)| KeyRange::new(*min, *max).unwrap()).collect();
     let plan = manifest(&[vec![], tables]).plan_coalesce(level(1), 100, &busy);
     assert!(plan.iter().all(|choice| choice.sources.is_empty()));
@@ -244,7 +243,7 @@ struct Model {
     version: u64,
 }
 
-const TABLE_VALUE_MAX: usize = 8;
+const TABLE_VALUE_MAX: u64 = 8;
 const SPACE: u32 = 400;
 
 impl Model {
@@ -269,11 +268,11 @@ impl Model {
     fn put(&mut self, level: Level, merged: BTreeMap<u32, Option<u64>>, keep_tombstones: bool) {
         let kept = |entry: &(u32, Option<u64>)| keep_tombstones || entry.1.is_some();
         let values: Vec<_> = merged.into_iter().filter(kept).collect();
-        for content in values.chunks(TABLE_VALUE_MAX) {
+        for content in values.chunks(8) {
             self.address += 2;
             let (min, max) = (content[0].0, content.last().unwrap().0);
-            let mut info = info(self.address, min, max, u64::try_from(content.len()).unwrap());
-            info.tombstone_count = content.iter().filter(|(_, value)| value.is_none()).count() as u64;
+            let mut info = info(self.address, min, max, u64_of(content.len()));
+            info.tombstone_count = u64_of(content.iter().filter(|(_, value)| value.is_none()).count());
             self.contents.insert(info.index.address, content.to_vec());
             self.manifest.insert(level, Table::new(info).unwrap());
         }
@@ -294,7 +293,7 @@ impl Model {
             }
         }
         let (min, max) = (*memtable.first_key_value().unwrap().0, *memtable.last_key_value().unwrap().0);
-        let choice = self.manifest.plan_flush(min, max, memtable.len() as u64, TABLE_VALUE_MAX as u64);
+        let choice = self.manifest.plan_flush(min, max, u64_of(memtable.len()), TABLE_VALUE_MAX);
         let mut merged = BTreeMap::new();
         self.take(level(0), &choice.targets, &mut merged);
         merged.extend(memtable);
@@ -318,11 +317,11 @@ impl Model {
 
     fn compact(&mut self, rng: &mut Rng, number: u8) {
         let (source, target) = (level(number), level(number + 1));
-        let plan = self.manifest.plan_level(source, (TABLE_VALUE_MAX as u64) << (2 * number));
+        let plan = self.manifest.plan_level(source, TABLE_VALUE_MAX << (2 * number));
         let busy: Vec<_> = plan.iter().map(|choice| choice.range).collect();
-        let small = self.manifest.plan_coalesce(target, TABLE_VALUE_MAX as u64, &busy);
+        let small = self.manifest.plan_coalesce(target, TABLE_VALUE_MAX, &busy);
         self.execute(rng, source, target, plan.into_iter().chain(small).collect());
-        assert!(self.manifest.value_count(source) <= (TABLE_VALUE_MAX as u64) << (2 * number));
+        assert!(self.manifest.value_count(source) <= TABLE_VALUE_MAX << (2 * number));
     }
 
     fn check(&self) {
@@ -350,10 +349,10 @@ fn executed_plans_keep_readers_right() {
             deepest = deepest.max(model.manifest.value_count(level(3)));
         }
         for number in 1..4 {
-            let busy = model.manifest.plan_coalesce(level(number), TABLE_VALUE_MAX as u64, &[]);
+            let busy = model.manifest.plan_coalesce(level(number), TABLE_VALUE_MAX, &[]);
             let (source, target) = (level(0), level(number));
             model.execute(&mut rng, source, target, busy);
-            assert!(model.manifest.plan_coalesce(target, TABLE_VALUE_MAX as u64, &[]).is_empty());
+            assert!(model.manifest.plan_coalesce(target, TABLE_VALUE_MAX, &[]).is_empty());
         }
         model.check();
         assert!(deepest > 0, "the last level was reached");

@@ -1,7 +1,7 @@
 //! A manifest against a sorted list of tables, and the edits it must refuse.
 
 use fastrand::Rng;
-use understory_format::{Beat, EditKind, Level, ManifestEdit, TableInfo};
+use understory_format::{Beat, EditKind, Level, ManifestEdit, TableInfo, u64_of};
 
 use super::Manifest;
 use crate::testing::{info, level, past, table};
@@ -98,7 +98,7 @@ fn reads_equal_a_filter_over_random_histories() {
             check_reads(&manifest, level(1), &all, beat, SPACE);
         }
         let live = all.iter().filter(|table| table.is_live());
-        assert_eq!(manifest.table_count(level(1)), live.clone().count() as u64);
+        assert_eq!(manifest.table_count(level(1)), u64_of(live.clone().count()));
         assert_eq!(manifest.value_count(level(1)), live.map(|table| table.info.value_count).sum::<u64>());
         let edits = all.iter().map(|table| edit(EditKind::Update, 1, table.info));
         let loaded = Manifest::<u32>::load(3, edits).unwrap();
@@ -199,7 +199,10 @@ fn damaged_edits_are_refused() {
         &[edit(Insert, 0, good), edit(Insert, 1, info(3, 0, 10, 1)), edit(Update, 1, good)],
         "table.key_min",
     );
-    check_refused(&[edit(Insert, 0, TableInfo { key_min: good.key_max, key_max: good.key_min, ..good })], "table.key_max");
+    check_refused(
+        &[edit(Insert, 0, TableInfo { key_min: good.key_max, key_max: good.key_min, ..good })],
+        "table.key_max",
+    );
     check_refused(&[edit(Insert, 0, TableInfo { value_count: 0, ..good })], "table.value_count");
     check_refused(&[edit(Insert, 0, TableInfo { value_count: u64::MAX, ..good })], "table.value_count");
     check_refused(&[edit(Insert, 0, TableInfo { tombstone_count: 6, ..good })], "table.tombstone_count");
@@ -219,7 +222,8 @@ fn sums_that_do_not_fit_are_refused() {
         let value_count = u64::from(blocks) << 20;
         TableInfo { value_count, value_block_count: blocks, ..info(address, key, key, 1) }
     };
-    let edits: Vec<_> = (0..4097).map(|key| edit(EditKind::Insert, 0, huge(u64::from(2 * key) + 1, key))).collect();
+    let edits: Vec<_> =
+        (0..4097).map(|key| edit(EditKind::Insert, 0, huge(u64::from(2 * key) + 1, key))).collect();
     check_refused(&edits, "level.value_count");
     assert_eq!(Manifest::<u32>::load(2, edits).unwrap_err().field, "level.value_count");
 }
