@@ -1,0 +1,78 @@
+//! The four traits together, and jobs that are waited for.
+
+use std::sync::Arc;
+
+use crate::handoff::{Pending, handoff};
+use crate::sim::{SimOptions, SimStorage};
+use crate::{
+    Clock, Executor, InlineExecutor, IoError, MonotonicClock, OsStorage, Park, Storage, ThreadExecutor,
+};
+
+/// Everything outside the engine: one file, waits, workers, time.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// The data file.
+    pub storage: Arc<dyn Storage>,
+    /// Every wait.
+    pub park: Arc<dyn Park>,
+    /// Every worker.
+    pub executor: Arc<dyn Executor>,
+    /// Every time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Machine {
+    /// A simulated machine with an empty file; `seed` decides every order.
+    pub fn sim(seed: u64) -> (Self, Arc<SimStorage>) {
+        Self::sim_from(Vec::new(), seed)
+    }
+
+    /// A simulated machine whose file has these bytes, all durable.
+    pub fn sim_from(image: Vec<u8>, seed: u64) -> (Self, Arc<SimStorage>) {
+        let storage = Arc::new(SimStorage::from_image(image, SimOptions { seed, ..SimOptions::default() }));
+        (storage.machine(), storage)
+    }
+
+    /// The real machine: a file, and `threads` workers beside the caller (0: the caller does all work itself).
+    ///
+    /// # Errors
+    /// The operating system refuses a thread.
+    pub fn os(storage: impl Into<Arc<OsStorage>>, threads: usize) -> Result<Self, IoError> {
+        let storage: Arc<OsStorage> = storage.into();
+        let executor: Arc<dyn Executor> = match threads {
+            0 => Arc::new(InlineExecutor),
+            _ => Arc::new(ThreadExecutor::new("understory-work", threads)?),
+        };
+        let park = storage.park();
+        Ok(Self { storage, park, executor, clock: Arc::new(MonotonicClock::new()) })
+    }
+
+    /// Starts a job on the executor; [`Join::wait`] gives what it returns.
+    pub fn spawn<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Join<T> {
+        let (promise, pending) = handoff(Arc::clone(&self.park));
+        self.executor.submit(Box::new(move || promise.fulfil(job())));
+        Join { pending }
+    }
+}
+
+/// The claim on what a job returns. May be dropped: the job still runs.
+#[derive(Debug)]
+#[must_use = "what a job returns is known only from its join"]
+pub struct Join<T> {
+    pending: Pending<T>,
+}
+
+impl<T> Join<T> {
+    /// Whether the job has ended: then [`wait`](Self::wait) returns at once.
+    pub fn is_done(&self) -> bool {
+        self.pending.is_done()
+    }
+
+    /// Waits until the job has ended, through the machine's [`Park`].
+    ///
+    /// # Panics
+    /// If the job panicked.
+    pub fn wait(self) -> T {
+        self.pending.wait().expect("a job that is joined does not panic")
+    }
+}

@@ -1,0 +1,313 @@
+//! A file of the operating system, served by a small pool of threads.
+//!
+//! Each thread takes operations from one queue and carries them out with positioned calls. `read_now` does
+//! without the pool. Direct I/O is used where a probe shows that it works; else the page cache, with one warning in
+//! the log.
+//!
+//! # Invariants
+//! - A writer holds an exclusive lock on the file from before its first byte is read until drop.
+//! - After a failed sync every later one fails alike (test `a_failed_sync_is_never_retried`).
+//! - Dropping the storage completes what was submitted, then releases the lock.
+//!
+//! # Not here
+//! The loops around short transfers and the care with growth: `transfer`. Opening: `open`.
+
+mod open;
+mod raw;
+#[cfg(test)]
+mod tests;
+mod transfer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Sender, unbounded};
+use parking_lot::Mutex;
+
+use self::raw::RawFile;
+use crate::executor::{join_workers, spawn_workers};
+use crate::storage::{SharedCounters, assert_read, assert_size, assert_write};
+use crate::{
+    Buffer, Completer, Completion, Counters, IoCause, IoError, OpenError, Operation, Park, Storage,
+    ThreadPark, Ticket, WriteParts, write_size,
+};
+
+/// Whether the page cache is bypassed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DirectIo {
+    /// Bypassed if one real read shows that it works; else a warning in the log, and the page cache.
+    #[default]
+    Probe,
+    /// Not bypassed.
+    Off,
+    /// For tests of the fall-back: like `Probe`, but the probing read fails with this error number.
+    ProbeFailing(i32),
+}
+
+/// How a file is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Nothing is written and no lock taken: works beside a writer.
+    pub read_only: bool,
+    /// Whether the page cache is bypassed.
+    pub direct: DirectIo,
+    /// Threads that carry out operations, at least 1.
+    pub threads: usize,
+    /// Space is reserved by one call where the file system can (else, or if false, by writing zeroes).
+    pub preallocate: bool,
+    /// What tickets wait through.
+    pub park: Arc<dyn Park>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            read_only: false,
+            direct: DirectIo::Probe,
+            threads: 2,
+            preallocate: true,
+            park: Arc::new(ThreadPark::new()),
+        }
+    }
+}
+
+/// What the threads of the pool share.
+#[derive(Debug)]
+struct Shared {
+    file: Box<dyn RawFile>,
+    counters: SharedCounters,
+    /// Set by the first sync that failed.
+    sync_failed: Mutex<Option<IoCause>>,
+}
+
+/// An operation on its way to a thread of the pool.
+enum Request {
+    Read { offset: u64, buffer: Buffer, completer: Completer },
+    Write { offset: u64, parts: WriteParts, completer: Completer },
+    Sync { completer: Completer },
+}
+
+/// A file of the operating system.
+#[derive(Debug)]
+pub struct OsStorage {
+    shared: Arc<Shared>,
+    queue: Option<Sender<Request>>,
+    threads: Vec<JoinHandle<()>>,
+    park: Arc<dyn Park>,
+    path: PathBuf,
+    /// The size in bytes, for writers; a reader asks the file, which may grow under it.
+    size: AtomicU64,
+    resizing: AtomicBool,
+    preallocate: bool,
+    read_only: bool,
+    direct: bool,
+}
+
+impl OsStorage {
+    /// Creates a file that must not exist, empty, locked, its name durable.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; then no file was left behind.
+    pub fn create(path: impl AsRef<Path>, options: Options) -> Result<Self, OpenError> {
+        let opened = open::create(path.as_ref(), &options)?;
+        Self::start(path.as_ref(), opened, options)
+    }
+
+    /// Opens a file that must exist; for a writer, locks it and syncs it, so that no decision rests on bytes that
+    /// are in a cache only.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; nothing has changed on disk.
+    pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, OpenError> {
+        let opened = open::open(path.as_ref(), &options)?;
+        Self::start(path.as_ref(), opened, options)
+    }
+
+    fn start(path: &Path, opened: open::Opened, options: Options) -> Result<Self, OpenError> {
+        let open::Opened { file, size, direct } = opened;
+        let mut storage = Self::unstarted(Box::new(file), size, &options)
+            .map_err(|source| OpenError::Io { path: path.into(), source })?;
+        storage.path = path.into();
+        storage.direct = direct;
+        Ok(storage)
+    }
+
+    /// Starts the pool over any file: the seam for tests.
+    fn unstarted(file: Box<dyn RawFile>, size: u64, options: &Options) -> Result<Self, IoError> {
+        let shared =
+            Arc::new(Shared { file, counters: SharedCounters::default(), sync_failed: Mutex::new(None) });
+        let (queue, requests) = unbounded();
+        let worker = Arc::clone(&shared);
+        let threads = spawn_workers("understory-io", options.threads.max(1), &requests, move |request| {
+            worker.carry_out(request);
+        })?;
+        Ok(Self {
+            shared,
+            queue: Some(queue),
+            threads,
+            park: Arc::clone(&options.park),
+            path: PathBuf::new(),
+            size: AtomicU64::new(size),
+            resizing: AtomicBool::new(false),
+            preallocate: options.preallocate,
+            read_only: options.read_only,
+            direct: false,
+        })
+    }
+
+    /// Whether the page cache is bypassed.
+    pub fn is_direct(&self) -> bool {
+        self.direct
+    }
+
+    /// The path it was opened with.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What its tickets wait through.
+    pub fn park(&self) -> Arc<dyn Park> {
+        Arc::clone(&self.park)
+    }
+
+    /// Removes the file: for who created it and then could not fill it.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub fn remove(self) -> Result<(), IoError> {
+        rustix::fs::unlink(&self.path)
+            .map_err(|errno| IoError::new(Operation::Truncate, 0, IoCause::from_errno(errno)))
+    }
+
+    fn submit(&self, request: Request) {
+        let queue = self.queue.as_ref().expect("the queue is open until drop");
+        queue.send(request).expect("the pool takes requests until the queue is closed");
+    }
+
+    fn resize(
+        &self,
+        operation: Operation,
+        size: u64,
+        act: impl FnOnce(u64) -> Result<(), IoCause>,
+    ) -> Result<(), IoError> {
+        assert_size(size);
+        assert!(!self.resizing.swap(true, Ordering::Acquire), "a file is resized from one thread at a time");
+        let result = act(self.size.load(Ordering::Acquire));
+        if result.is_ok() {
+            self.size.store(size, Ordering::Release);
+        }
+        self.resizing.store(false, Ordering::Release);
+        result.map_err(|cause| IoError::new(operation, size, cause))
+    }
+}
+
+impl Storage for OsStorage {
+    fn size(&self) -> u64 {
+        if self.read_only {
+            return self.shared.file.size().unwrap_or_else(|_| self.size.load(Ordering::Acquire));
+        }
+        self.size.load(Ordering::Acquire)
+    }
+
+    fn read(&self, offset: u64, buffer: Buffer) -> Ticket {
+        assert_read(offset, &buffer);
+        let (completer, ticket) = Ticket::pair(self.park(), Operation::Read, offset);
+        self.submit(Request::Read { offset, buffer, completer });
+        ticket
+    }
+
+    fn write(&self, offset: u64, parts: WriteParts) -> Ticket {
+        assert!(!self.read_only, "a read-only storage is not written");
+        let _len = assert_write(offset, &parts, self.size());
+        let (completer, ticket) = Ticket::pair(self.park(), Operation::Write, offset);
+        self.submit(Request::Write { offset, parts, completer });
+        ticket
+    }
+
+    fn sync(&self) -> Ticket {
+        let (completer, ticket) = Ticket::pair(self.park(), Operation::Sync, 0);
+        self.submit(Request::Sync { completer });
+        ticket
+    }
+
+    fn read_now(&self, offset: u64, mut buffer: Buffer) -> Completion {
+        assert_read(offset, &buffer);
+        let result = self.shared.read(offset, &mut buffer);
+        let result = result.map_err(|cause| IoError::new(Operation::Read, offset, cause));
+        Completion { result, buffer: Some(buffer) }
+    }
+
+    fn grow(&self, size: u64) -> Result<(), IoError> {
+        assert!(!self.read_only, "a read-only storage is not grown");
+        if size <= self.size() {
+            return Ok(());
+        }
+        let file = self.shared.file.as_ref();
+        self.resize(Operation::Grow, size, |old| transfer::grow(file, old, size, self.preallocate))
+    }
+
+    fn truncate(&self, size: u64) -> Result<(), IoError> {
+        assert!(!self.read_only, "a read-only storage is not truncated");
+        assert!(size <= self.size(), "truncation to {size} bytes does not extend");
+        self.resize(Operation::Truncate, size, |_| {
+            self.shared.file.set_size(size).map_err(IoCause::from_errno)
+        })
+    }
+
+    fn counters(&self) -> Counters {
+        self.shared.counters.get()
+    }
+}
+
+impl Drop for OsStorage {
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        join_workers(&mut self.threads);
+    }
+}
+
+impl Shared {
+    fn carry_out(&self, request: Request) {
+        match request {
+            Request::Read { offset, mut buffer, completer } => {
+                let result = self.read(offset, &mut buffer);
+                completer.complete(result, Some(buffer));
+            }
+            Request::Write { offset, parts, completer } => {
+                let result = self.write(offset, &parts);
+                drop(parts);
+                completer.complete(result, None);
+            }
+            Request::Sync { completer } => completer.complete(self.sync(), None),
+        }
+    }
+
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), IoCause> {
+        transfer::read(self.file.as_ref(), offset, buffer)?;
+        self.counters.add_read(buffer.len());
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, parts: &WriteParts) -> Result<(), IoCause> {
+        transfer::write(self.file.as_ref(), offset, parts)?;
+        self.counters.add_write(write_size(parts));
+        Ok(())
+    }
+
+    /// The kernel reports a lost write once and then forgets it: so the first failure is remembered.
+    fn sync(&self) -> Result<(), IoCause> {
+        if let Some(cause) = *self.sync_failed.lock() {
+            return Err(cause);
+        }
+        let result = self.file.sync().map_err(IoCause::from_errno);
+        if let Err(cause) = result {
+            let first = *self.sync_failed.lock().get_or_insert(cause);
+            return Err(first);
+        }
+        self.counters.add_sync();
+        Ok(())
+    }
+}

@@ -1,0 +1,69 @@
+//! One call each: the seam between the loops of `transfer` and the system, scripted in tests.
+
+use std::fmt::Debug;
+use std::io::IoSlice;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
+/// The calls on an open file. Transfers may be short; nothing is retried here.
+pub(super) trait RawFile: Send + Sync + Debug {
+    fn size(&self) -> Result<u64, Errno>;
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Errno>;
+    fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Result<usize, Errno>;
+    fn sync(&self) -> Result<(), Errno>;
+    fn allocate(&self, offset: u64, len: u64) -> Result<(), Errno>;
+    fn set_size(&self, size: u64) -> Result<(), Errno>;
+}
+
+/// A file descriptor.
+#[derive(Debug)]
+pub(super) struct UnixFile {
+    pub(super) fd: OwnedFd,
+}
+
+impl RawFile for UnixFile {
+    fn size(&self) -> Result<u64, Errno> {
+        let stat = rustix::fs::fstat(&self.fd)?;
+        u64::try_from(stat.st_size).map_err(|_| Errno::OVERFLOW)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
+        rustix::io::pread(&self.fd, buffer, offset)
+    }
+
+    fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Result<usize, Errno> {
+        match parts {
+            [part] => rustix::io::pwrite(&self.fd, part, offset),
+            parts => rustix::io::pwritev(&self.fd, parts, offset),
+        }
+    }
+
+    fn sync(&self) -> Result<(), Errno> {
+        sync_data(self.fd.as_fd())
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> Result<(), Errno> {
+        rustix::fs::fallocate(&self.fd, FallocateFlags::empty(), offset, len)
+    }
+
+    fn set_size(&self, size: u64) -> Result<(), Errno> {
+        rustix::fs::ftruncate(&self.fd, size)
+    }
+}
+
+/// Data and what is needed to find it again (the size).
+#[cfg(not(target_vendor = "apple"))]
+pub(super) fn sync_data(fd: impl AsFd) -> Result<(), Errno> {
+    rustix::fs::fdatasync(fd)
+}
+
+/// Only this call reaches the medium on Apple's systems; file systems without it get the ordinary one.
+#[cfg(target_vendor = "apple")]
+pub(super) fn sync_data(fd: impl AsFd) -> Result<(), Errno> {
+    match rustix::fs::fcntl_fullfsync(fd.as_fd()) {
+        Err(Errno::NOTSUP | Errno::NOTTY | Errno::INVAL) => rustix::fs::fsync(fd),
+        result => result,
+    }
+}

@@ -1,0 +1,91 @@
+//! Every wait goes through here, so that a simulator can take it over.
+//!
+//! A wait names a key and a condition. Who changes the condition does so first and calls [`Park::wake`] with
+//! the key afterwards. Keys only route wake-ups: two unrelated waits with one key cost a spurious check, nothing
+//! else.
+//!
+//! # Invariants
+//! - No wake-up is lost if the state is changed before `wake` (stress test `no_wake_up_is_lost`).
+//! - The condition is evaluated with no lock of this module held, so it may take locks that a waker holds.
+//!
+//! # Not here
+//! What is waited for; see [`Pending`](crate::Pending) for handing one value over.
+
+use std::fmt::Debug;
+
+use parking_lot::{Condvar, Mutex};
+
+/// Waiting and waking.
+pub trait Park: Send + Sync + Debug {
+    /// Returns once `ready` gives true. `ready` is evaluated at once and again after each `wake(key)`, perhaps
+    /// more often. The caller holds no lock that `ready` or the waker needs.
+    fn park_until(&self, key: u64, ready: &mut dyn FnMut() -> bool);
+
+    /// Makes every `park_until` of this key evaluate its condition again. To be called after the state changed.
+    fn wake(&self, key: u64);
+}
+
+/// Number of condition variables that keys are spread over.
+const SHARD_COUNT: usize = 64;
+const SHARD_BITS: u32 = SHARD_COUNT.trailing_zeros();
+
+/// Each shard on cache lines of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Shard {
+    /// Number of wakes so far.
+    wakes: Mutex<u64>,
+    changed: Condvar,
+}
+
+/// Waits of real threads: condition variables, sharded by key.
+#[derive(Debug)]
+pub struct ThreadPark {
+    shards: [Shard; SHARD_COUNT],
+}
+
+impl ThreadPark {
+    /// A park of its own.
+    pub fn new() -> Self {
+        Self { shards: std::array::from_fn(|_| Shard::default()) }
+    }
+
+    fn shard(&self, key: u64) -> &Shard {
+        // Fibonacci hashing: neighbouring keys go to different shards.
+        let mixed = key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - SHARD_BITS);
+        self.shards.get(crate::usize_of(mixed)).expect("the top bits of the hash are below the shard count")
+    }
+}
+
+impl Default for ThreadPark {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Park for ThreadPark {
+    fn park_until(&self, key: u64, ready: &mut dyn FnMut() -> bool) {
+        let shard = self.shard(key);
+        loop {
+            // Taken before the condition is evaluated: a state change that `ready` misses is followed by a wake
+            // that moves the number on.
+            let seen = *shard.wakes.lock();
+            if ready() {
+                return;
+            }
+            let mut wakes = shard.wakes.lock();
+            while *wakes == seen {
+                shard.changed.wait(&mut wakes);
+            }
+        }
+    }
+
+    fn wake(&self, key: u64) {
+        let shard = self.shard(key);
+        {
+            let mut wakes = shard.wakes.lock();
+            *wakes = wakes.wrapping_add(1);
+        }
+        let _woken = shard.changed.notify_all();
+    }
+}

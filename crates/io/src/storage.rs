@@ -1,0 +1,186 @@
+//! One file, by offset: the contract of all back ends.
+//!
+//! An operation owns its buffers while it is in flight and yields a [`Ticket`]; completions come in any order.
+//! Control flow above stays plain: submit several, wait for what is needed.
+//!
+//! # Invariants
+//! - Offsets and lengths are multiples of [`SECTOR`]: asserted by every back end. (Buffers of an arena whose size
+//!   is such a multiple are aligned likewise, which direct I/O wants.)
+//! - Writes end at or before [`Storage::size`]: asserted. Space comes from [`Storage::grow`] alone, because
+//!   parallel writes past the end of a file serialise in the kernel.
+//! - No operation overlaps a write in flight: asserted by the simulated back end.
+//!
+//! # Not here
+//! Retries, checksums, caching.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use smallvec::SmallVec;
+
+use crate::{Buffer, Completion, IoError, Ticket, u64_of};
+
+/// Unit of offsets and lengths in bytes, and what the simulated crash tears at.
+pub const SECTOR: usize = 4096;
+
+/// One piece of a write: the first `len` bytes of a buffer.
+#[derive(Clone, Debug)]
+pub struct WritePart {
+    /// Where the bytes are; shared, so that readers can be served while the write is in flight.
+    pub buffer: Arc<Buffer>,
+    /// How many bytes of it to write; a multiple of [`SECTOR`], more than 0, at most the buffer's length.
+    pub len: usize,
+}
+
+impl WritePart {
+    /// The bytes to write.
+    ///
+    /// # Panics
+    /// If `len` breaks its contract.
+    pub fn bytes(&self) -> &[u8] {
+        assert!(self.len > 0, "a part writes something");
+        assert!(self.len.is_multiple_of(SECTOR), "a part is whole sectors, not {} bytes", self.len);
+        self.buffer.get(..self.len).expect("a part lies within its buffer")
+    }
+}
+
+/// Pieces that lie one after another on disk and are written as one request: this is how writes are coalesced.
+pub type WriteParts = SmallVec<[WritePart; 4]>;
+
+/// Sum of the lengths of the parts, in bytes.
+pub fn write_size(parts: &WriteParts) -> usize {
+    parts.iter().map(|part| part.len).sum()
+}
+
+/// One file, real or simulated.
+pub trait Storage: Send + Sync + Debug {
+    /// The file's size in bytes.
+    fn size(&self) -> u64;
+
+    /// Starts to fill the whole buffer from `offset`. A file that ends before fails with
+    /// [`IoCause::Truncated`](crate::IoCause::Truncated).
+    fn read(&self, offset: u64, buffer: Buffer) -> Ticket;
+
+    /// Starts to write the parts, one after another, from `offset`. After a failure the bytes of that range on
+    /// disk are unspecified.
+    fn write(&self, offset: u64, parts: WriteParts) -> Ticket;
+
+    /// Starts to make durable every write that had completed, and every `grow` and `truncate` that had returned,
+    /// before this call. Once a sync failed, all later ones fail with the same cause: it is never retried.
+    fn sync(&self) -> Ticket;
+
+    /// Reads in the calling thread: cheaper than a ticket when the caller would wait at once.
+    fn read_now(&self, offset: u64, buffer: Buffer) -> Completion;
+
+    /// Extends the file to `size` bytes (a multiple of [`SECTOR`]) of allocated space that reads as zeroes; does
+    /// nothing if it is as large already. To be called from one thread at a time.
+    ///
+    /// # Errors
+    /// No space or another failure; the file then has its old size again.
+    fn grow(&self, size: u64) -> Result<(), IoError>;
+
+    /// Cuts the file to `size` bytes (a multiple of [`SECTOR`]), at most its size now. No operation beyond that
+    /// may be in flight. Not at the same time as `grow`.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    fn truncate(&self, size: u64) -> Result<(), IoError>;
+
+    /// What was done so far.
+    fn counters(&self) -> Counters;
+}
+
+/// Operations that succeeded, and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Reads.
+    pub reads: u64,
+    /// Bytes read.
+    pub bytes_read: u64,
+    /// Writes; coalesced parts count as one.
+    pub writes: u64,
+    /// Bytes written.
+    pub bytes_written: u64,
+    /// Syncs.
+    pub syncs: u64,
+}
+
+impl Counters {
+    /// What was done since `earlier` values were taken from the same storage.
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            reads: self.reads.saturating_sub(earlier.reads),
+            bytes_read: self.bytes_read.saturating_sub(earlier.bytes_read),
+            writes: self.writes.saturating_sub(earlier.writes),
+            bytes_written: self.bytes_written.saturating_sub(earlier.bytes_written),
+            syncs: self.syncs.saturating_sub(earlier.syncs),
+        }
+    }
+}
+
+/// [`Counters`] that several threads add to.
+#[derive(Debug, Default)]
+pub(crate) struct SharedCounters {
+    reads: AtomicU64,
+    bytes_read: AtomicU64,
+    writes: AtomicU64,
+    bytes_written: AtomicU64,
+    syncs: AtomicU64,
+}
+
+impl SharedCounters {
+    pub(crate) fn add_read(&self, bytes: usize) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.bytes_read.fetch_add(u64_of(bytes), Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_write(&self, bytes: usize) {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        self.bytes_written.fetch_add(u64_of(bytes), Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_sync(&self) {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> Counters {
+        Counters {
+            reads: self.reads.load(Ordering::Relaxed),
+            bytes_read: self.bytes_read.load(Ordering::Relaxed),
+            writes: self.writes.load(Ordering::Relaxed),
+            bytes_written: self.bytes_written.load(Ordering::Relaxed),
+            syncs: self.syncs.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// The border of every back end: what a read must satisfy.
+pub(crate) fn assert_read(offset: u64, buffer: &Buffer) {
+    assert_range(offset, buffer.len());
+}
+
+/// The border of every back end: what a write must satisfy. Returns its length.
+pub(crate) fn assert_write(offset: u64, parts: &WriteParts, size: u64) -> usize {
+    for part in parts {
+        assert!(!part.bytes().is_empty(), "a part writes something");
+    }
+    let len = write_size(parts);
+    assert_range(offset, len);
+    assert!(
+        offset.checked_add(u64_of(len)).is_some_and(|end| end <= size),
+        "a write of {len} bytes at {offset} lies within the file of {size} bytes: grow first",
+    );
+    len
+}
+
+/// The border of every back end: what a new size must satisfy.
+pub(crate) fn assert_size(size: u64) {
+    assert!(size.is_multiple_of(u64_of(SECTOR)), "a file is whole sectors, not {size} bytes");
+}
+
+fn assert_range(offset: u64, len: usize) {
+    assert!(len > 0, "an operation moves something");
+    assert!(len.is_multiple_of(SECTOR), "an operation moves whole sectors, not {len} bytes");
+    assert!(offset.is_multiple_of(u64_of(SECTOR)), "an operation starts at a sector, not at {offset}");
+}
