@@ -1,0 +1,443 @@
+//! The index block of a table: its value blocks, their keys and pages, in exactly one block.
+//!
+//! ```text
+//! | header | entry of each value block | key_min of each value block | key_max of each page | checksum of each page |
+//! ```
+//! packed tightly by what is used. A point lookup is one binary search over the greatest keys of the pages, which
+//! gives the page, its checksum and its block; a page read alone is verified against that checksum. The least keys
+//! of the blocks tell where nothing can be. Filters, when they come, are blocks of a kind of their own, referenced
+//! from behind the page checksums; a block that has any is refused today.
+//!
+//! # Invariants
+//! - `size` is the end of the last section; page starts, page counts and totals are those of the entries
+//!   (`IndexView::new`).
+//! - Keys are in order: `key_min` of a block is greater than the greatest of the block before and at most the
+//!   greatest of its first page (`IndexView::validate_order`).
+//!
+//! # Not here
+//! Search by type: the caller compares the bytes given here, or uses `IndexView::page_of`.
+
+use core::cmp::Ordering;
+use core::ops::Range;
+
+use zerocopy::little_endian::{U16, U32, U64, U128};
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::block::{self, BlockHeader, BlockKind, HEADER_SIZE, Metadata};
+use crate::error::{Corruption, Expected, at_least, at_most, exactly, rule, zero};
+use crate::key::{KEY_SIZE_MAX, Key, KeyBytes, KeyDescriptor};
+use crate::layout::layout;
+use crate::refs::BlockRef;
+use crate::units::{BlockAddress, Checksum, u32_of, u64_of, usize_of};
+use crate::value::ValueLayout;
+
+mod encoder;
+
+pub use encoder::{IndexEncoder, TableCounts};
+
+layout! {
+    /// Metadata of an index block.
+    pub struct IndexMetadata: 128 = "index-metadata" {
+        /// Values of the table, tombstones included; the sum of the entries'.
+        0: value_count: U64,
+        /// Tombstones of the table; the sum of the entries'.
+        8: tombstone_count: U64,
+        /// Value blocks of the table; at least 1.
+        16: value_block_count: U32,
+        /// Pages of all value blocks.
+        20: page_count: U32,
+        /// Bytes of a value.
+        24: value_size: U32,
+        /// Bytes of a page.
+        28: page_size: U32,
+        /// Bytes of a key, 1 to 32.
+        32: key_size: U16,
+        /// Filter blocks of the table; 0, reserved for filters.
+        34: filter_block_count: U16,
+        /// Zero.
+        36: reserved: [u8; 92],
+    }
+}
+
+impl Metadata for IndexMetadata {
+    const KIND: BlockKind = BlockKind::Index;
+}
+
+layout! {
+    /// One value block in an index block.
+    pub struct IndexEntry: 40 = "index-entry" {
+        /// Address of the value block, from 1.
+        0: address: U64,
+        /// Header checksum of the value block.
+        8: checksum: U128,
+        /// Values in it, tombstones included; at least 1.
+        24: value_count: U32,
+        /// How many of them are tombstones.
+        28: tombstone_count: U32,
+        /// Number of its first page among all pages of the table.
+        32: page_start: U32,
+        /// Bit 0: the block is lost, nothing is to be read from it. Other bits zero.
+        36: flags: u8,
+        /// Zero.
+        37: reserved: [u8; 3],
+    }
+}
+
+/// Flag of an entry whose block is lost. Reserved: nothing of this version sets it.
+pub const FLAG_LOST: u8 = 1;
+
+const CHECKSUM_SIZE: usize = size_of::<U128>();
+const ENTRY_SIZE: usize = size_of::<IndexEntry>();
+
+/// Value blocks that an index block can name: each costs its entry, its least key, and for every page the greatest
+/// key and the checksum.
+#[must_use]
+pub const fn index_capacity(block_size: u32, page_size: u32, key_size: u32) -> u32 {
+    let pages_per_block = block_size / page_size;
+    let per_page = key_size + u32_of(CHECKSUM_SIZE);
+    let per_block = u32_of(ENTRY_SIZE) + key_size + pages_per_block * per_page;
+    (block_size - u32_of(HEADER_SIZE)) / per_block
+}
+
+/// Where the sections of an index block are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sections {
+    key_mins: usize,
+    page_key_maxes: usize,
+    page_checksums: usize,
+    end: usize,
+}
+
+impl Sections {
+    /// `blocks` and `pages` are at most 2^20: checked by the callers before.
+    const fn new(blocks: usize, pages: usize, key_size: usize) -> Self {
+        let key_mins = HEADER_SIZE + blocks * ENTRY_SIZE;
+        let page_key_maxes = key_mins + blocks * key_size;
+        let page_checksums = page_key_maxes + pages * key_size;
+        Self { key_mins, page_key_maxes, page_checksums, end: page_checksums + pages * CHECKSUM_SIZE }
+    }
+}
+
+/// An entry of an index block, decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexEntryHost {
+    /// The value block.
+    pub reference: BlockRef,
+    /// Values in it, tombstones included.
+    pub value_count: u32,
+    /// How many of them are tombstones.
+    pub tombstone_count: u32,
+    /// Number of its first page among all pages of the table.
+    pub page_start: u32,
+    /// Its pages.
+    pub page_count: u32,
+    /// Whether the block is lost.
+    pub is_lost: bool,
+}
+
+/// An index block that was read and verified.
+#[derive(Clone, Copy, Debug)]
+pub struct IndexView<'a> {
+    header: &'a BlockHeader,
+    metadata: &'a IndexMetadata,
+    entries: &'a [IndexEntry],
+    key_mins: &'a [u8],
+    page_key_maxes: &'a [u8],
+    page_checksums: &'a [U128],
+    key_size: usize,
+}
+
+impl<'a> IndexView<'a> {
+    /// The index block in `block` of a tree whose keys have `key_size` bytes, checked: sections, entries, page starts,
+    /// totals. O(value blocks).
+    ///
+    /// # Errors
+    /// The first field that no index block has.
+    pub fn new(block: &'a [u8], key_size: usize) -> Result<Self, Corruption> {
+        let view = Self::unchecked(block, key_size)?;
+        view.validate(block.len())?;
+        Ok(view)
+    }
+
+    /// The index block in `block`, without a look at its entries: for blocks that were checked when they were read.
+    /// No accessor panics on account of the bytes, but [`IndexView::entry`], whose entries must have been checked.
+    /// O(1).
+    ///
+    /// # Errors
+    /// If the sections do not fit the block.
+    pub fn unchecked(block: &'a [u8], key_size: usize) -> Result<Self, Corruption> {
+        let (header, metadata, _) = block::open::<IndexMetadata>(block)?;
+        at_most("length", 1_u32 << 20, u64_of(block.len()))?;
+        at_least("key_size", 1_u8, metadata.key_size.get())?;
+        at_most("key_size", u64_of(KEY_SIZE_MAX), metadata.key_size.get())?;
+        exactly("key_size", u64_of(key_size), metadata.key_size.get())?;
+        let most = u64_of(block.len());
+        at_least("value_block_count", 1_u8, metadata.value_block_count.get())?;
+        at_most("value_block_count", most, metadata.value_block_count.get())?;
+        at_least("page_count", metadata.value_block_count.get(), metadata.page_count.get())?;
+        at_most("page_count", most, metadata.page_count.get())?;
+        zero("filter_block_count", &metadata.filter_block_count.to_bytes())?;
+        let blocks = usize_of(metadata.value_block_count.get());
+        let pages = usize_of(metadata.page_count.get());
+        let sections = Sections::new(blocks, pages, key_size);
+        exactly("size", u64_of(sections.end), header.size.get())?;
+        let short = || Corruption::new("size", Expected::AtMost(u64_of(block.len()).into()), 0);
+        let section = |range: Range<usize>| block.get(range).ok_or_else(short);
+        let entries = section(HEADER_SIZE..sections.key_mins)?;
+        let checksums = section(sections.page_checksums..sections.end)?;
+        Ok(Self {
+            header,
+            metadata,
+            entries: <[IndexEntry]>::ref_from_bytes(entries).map_err(|_| short())?,
+            key_mins: section(sections.key_mins..sections.page_key_maxes)?,
+            page_key_maxes: section(sections.page_key_maxes..sections.page_checksums)?,
+            page_checksums: <[U128]>::ref_from_bytes(checksums).map_err(|_| short())?,
+            key_size,
+        })
+    }
+
+    fn validate(&self, block_size: usize) -> Result<(), Corruption> {
+        IndexMetadata::LAYOUT.check_reserved(self.metadata.as_bytes())?;
+        let sizes = (self.metadata.page_size.get(), self.metadata.value_size.get());
+        let Some(layout) = ValueLayout::new(u32_of(block_size), sizes.0, sizes.1) else {
+            let expected = Expected::Rule("sizes that give a layout, with `page_size`");
+            return Err(Corruption::new("value_size", expected, sizes.1.into()));
+        };
+        at_least("value_size", u64_of(self.key_size), sizes.1)?;
+        let (mut pages, mut values, mut tombstones) = (0, 0, 0);
+        for entry in self.entries {
+            IndexEntry::LAYOUT.check_reserved(entry.as_bytes())?;
+            at_least("address", 1_u8, entry.address.get())?;
+            at_least("value_count", 1_u8, entry.value_count.get())?;
+            at_most("value_count", layout.value_count_max, entry.value_count.get())?;
+            at_most("tombstone_count", entry.value_count.get(), entry.tombstone_count.get())?;
+            at_most("flags", FLAG_LOST, entry.flags)?;
+            exactly("page_start", pages, entry.page_start.get())?;
+            pages += layout.pages_used(entry.value_count.get());
+            values += u64::from(entry.value_count.get());
+            tombstones += u64::from(entry.tombstone_count.get());
+        }
+        exactly("page_count", pages, self.metadata.page_count.get())?;
+        exactly("value_count", values, self.metadata.value_count.get())?;
+        exactly("tombstone_count", tombstones, self.metadata.tombstone_count.get())
+    }
+
+    /// Checks that all keys are in order. O(pages).
+    ///
+    /// # Errors
+    /// The first key that is not.
+    ///
+    /// # Panics
+    /// If `key` has another size than the index was opened with.
+    pub fn validate_order(&self, key: &KeyDescriptor) -> Result<(), Corruption> {
+        assert!(key.key_size() == self.key_size, "the descriptor of this tree's key");
+        let mut before: Option<&[u8]> = None;
+        for (index, entry) in (0..).zip(self.entries) {
+            let key_min = self.key_min_bytes(index);
+            let ascends = before.is_none_or(|before| key.compare(before, key_min).is_lt());
+            rule("key_min", "a key greater than the block before", ascends, index)?;
+            let mut least = Some(key_min);
+            for page in entry.page_start.get()..self.page_end(index) {
+                let key_max = self.page_key_max_bytes(page);
+                let in_order = match (least.take(), before) {
+                    (Some(key_min), _) => key.compare(key_min, key_max).is_le(),
+                    (None, Some(before)) => key.compare(before, key_max).is_lt(),
+                    (None, None) => true,
+                };
+                rule("page key_max", "a key greater than the page before", in_order, page)?;
+                before = Some(key_max);
+            }
+        }
+        Ok(())
+    }
+
+    /// The header.
+    #[must_use]
+    pub const fn header(&self) -> &'a BlockHeader {
+        self.header
+    }
+
+    /// Value blocks of the table; at least 1.
+    #[must_use]
+    #[inline]
+    pub fn value_block_count(&self) -> u32 {
+        self.metadata.value_block_count.get()
+    }
+
+    /// Pages of the table.
+    #[must_use]
+    #[inline]
+    pub fn page_count(&self) -> u32 {
+        self.metadata.page_count.get()
+    }
+
+    /// Values of the table, tombstones included.
+    #[must_use]
+    pub fn value_count(&self) -> u64 {
+        self.metadata.value_count.get()
+    }
+
+    /// Tombstones of the table.
+    #[must_use]
+    pub fn tombstone_count(&self) -> u64 {
+        self.metadata.tombstone_count.get()
+    }
+
+    /// Bytes of a value.
+    #[must_use]
+    pub fn value_size(&self) -> u32 {
+        self.metadata.value_size.get()
+    }
+
+    /// Bytes of a page.
+    #[must_use]
+    pub fn page_size(&self) -> u32 {
+        self.metadata.page_size.get()
+    }
+
+    /// Value block `index` of the table, from 0.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    #[inline]
+    pub fn entry(&self, index: u32) -> IndexEntryHost {
+        let entry = self.wire_entry(index);
+        let address = BlockAddress::new(entry.address.get()).expect("checked when the index was read");
+        let page_start = entry.page_start.get();
+        IndexEntryHost {
+            reference: BlockRef { address, checksum: Checksum::new(entry.checksum.get()) },
+            value_count: entry.value_count.get(),
+            tombstone_count: entry.tombstone_count.get(),
+            page_start,
+            page_count: self.page_end(index).saturating_sub(page_start),
+            is_lost: entry.flags & FLAG_LOST != 0,
+        }
+    }
+
+    /// All entries in order.
+    pub fn entries(&self) -> impl DoubleEndedIterator<Item = IndexEntryHost> + ExactSizeIterator + '_ {
+        (0..usize_of(self.value_block_count())).map(|index| self.entry(u32_of(index)))
+    }
+
+    #[inline]
+    fn wire_entry(&self, index: u32) -> &'a IndexEntry {
+        self.entries.get(usize_of(index)).expect("a value block of the table")
+    }
+
+    #[inline]
+    fn page_end(&self, index: u32) -> u32 {
+        match self.entries.get(usize_of(index) + 1) {
+            Some(next) => next.page_start.get(),
+            None => self.page_count(),
+        }
+    }
+
+    /// The least key of value block `index`, without padding.
+    ///
+    /// # Panics
+    /// If there is no such block.
+    #[must_use]
+    #[inline]
+    pub fn key_min_bytes(&self, index: u32) -> &'a [u8] {
+        self.key_at(self.key_mins, index)
+    }
+
+    /// The greatest key of value block `index`, without padding: that of its last page.
+    ///
+    /// # Panics
+    /// If there is no such block.
+    #[must_use]
+    #[inline]
+    pub fn key_max_bytes(&self, index: u32) -> &'a [u8] {
+        self.page_key_max_bytes(self.page_end(index) - 1)
+    }
+
+    /// The greatest key of page `page`, without padding.
+    ///
+    /// # Panics
+    /// If there is no such page.
+    #[must_use]
+    #[inline]
+    pub fn page_key_max_bytes(&self, page: u32) -> &'a [u8] {
+        self.key_at(self.page_key_maxes, page)
+    }
+
+    #[inline]
+    fn key_at(&self, keys: &'a [u8], index: u32) -> &'a [u8] {
+        let start = usize_of(index) * self.key_size;
+        keys.get(start..start + self.key_size).expect("a block or page of the table")
+    }
+
+    /// The least key of the table, zero padded.
+    #[must_use]
+    pub fn key_min(&self) -> KeyBytes {
+        KeyBytes::padded(self.key_min_bytes(0))
+    }
+
+    /// The greatest key of the table, zero padded.
+    #[must_use]
+    pub fn key_max(&self) -> KeyBytes {
+        KeyBytes::padded(self.page_key_max_bytes(self.page_count() - 1))
+    }
+
+    /// The checksum of page `page`.
+    ///
+    /// # Panics
+    /// If there is no such page.
+    #[must_use]
+    #[inline]
+    pub fn page_checksum(&self, page: u32) -> Checksum {
+        let checksum = self.page_checksums.get(usize_of(page)).expect("a page of the table");
+        Checksum::new(checksum.get())
+    }
+
+    /// The value block that page `page` is in. O(log value blocks).
+    ///
+    /// # Panics
+    /// If there is no such page.
+    #[must_use]
+    #[inline]
+    pub fn block_of_page(&self, page: u32) -> u32 {
+        assert!(page < self.page_count(), "a page of the table");
+        u32_of(self.entries.partition_point(|entry| entry.page_start.get() <= page)).saturating_sub(1)
+    }
+
+    /// The only page that can hold `key`: the first whose greatest key is not less; `None` if `key` is greater than
+    /// all. Whether it is in a gap before the page's block, [`IndexView::key_min_bytes`] tells. O(log pages).
+    ///
+    /// # Panics
+    /// If keys of this type have another size than the index was opened with.
+    #[must_use]
+    #[inline]
+    pub fn page_of<K: Key>(&self, key: K) -> Option<u32> {
+        assert!(K::SIZE == self.key_size, "the type of this tree's key");
+        let (mut low, mut high) = (0, self.page_count());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let is_before = K::decode(self.page_key_max_bytes(middle)) < key;
+            if is_before { low = middle + 1 } else { high = middle }
+        }
+        (low < self.page_count()).then_some(low)
+    }
+
+    /// As [`IndexView::page_of`], for a key that is only described.
+    ///
+    /// # Panics
+    /// If the key is shorter than the descriptor says.
+    #[must_use]
+    pub fn page_of_bytes(&self, descriptor: &KeyDescriptor, key: &[u8]) -> Option<u32> {
+        let (mut low, mut high) = (0, self.page_count());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match descriptor.compare(self.page_key_max_bytes(middle), key) {
+                Ordering::Less => low = middle + 1,
+                Ordering::Equal | Ordering::Greater => high = middle,
+            }
+        }
+        (low < self.page_count()).then_some(low)
+    }
+}
+
+#[cfg(test)]
+mod tests;
