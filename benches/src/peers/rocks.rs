@@ -1,0 +1,75 @@
+//! RocksDB: no write-ahead log, no compression, large memtables, bloom filters.
+
+use crate::Failure;
+use crate::engine::{CACHE_SIZE, Direction, Engine, Scanned, mark};
+use crate::records::Sample;
+use rocksdb::{
+    BlockBasedOptions, Cache, DB, DBRawIterator, Options, WaitForCompactOptions, WriteBatch, WriteOptions,
+};
+use std::path::Path;
+
+pub(crate) struct Rocks {
+    db: DB,
+    write: WriteOptions,
+}
+
+impl Rocks {
+    pub(crate) fn create(folder: &Path) -> Result<Rocks, Failure> {
+        let mut blocks = BlockBasedOptions::default();
+        blocks.set_block_cache(&Cache::new_lru_cache(usize::try_from(CACHE_SIZE)?));
+        blocks.set_bloom_filter(10.0, false);
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.set_block_based_table_factory(&blocks);
+        options.set_write_buffer_size(128 << 20);
+        options.set_max_write_buffer_number(4);
+        options.set_max_background_jobs(2);
+        options.set_target_file_size_base(64 << 20);
+        options.set_max_bytes_for_level_base(512 << 20);
+        let mut write = WriteOptions::default();
+        write.disable_wal(true);
+        Ok(Rocks { db: DB::open(&options, folder)?, write })
+    }
+}
+
+impl Engine for Rocks {
+    fn put(&mut self, batch: &[Sample]) -> Result<(), Failure> {
+        let mut writes = WriteBatch::default();
+        for sample in batch {
+            writes.put(sample.key.to_be_bytes(), sample.value);
+        }
+        Ok(self.db.write_opt(writes, &self.write)?)
+    }
+
+    fn sync(&mut self) -> Result<(), Failure> {
+        Ok(self.db.flush()?)
+    }
+
+    fn settle(&mut self) -> Result<(), Failure> {
+        Ok(self.db.wait_for_compact(&WaitForCompactOptions::default())?)
+    }
+
+    fn get(&self, key: u128) -> Result<Option<[u8; 8]>, Failure> {
+        Ok(self.db.get_pinned(key.to_be_bytes())?.and_then(|value| mark(&value)))
+    }
+
+    fn scan(&self, key: u128, count: u64, direction: Direction) -> Result<Scanned, Failure> {
+        let mut rows: DBRawIterator<'_> = self.db.raw_iterator();
+        match direction {
+            Direction::Forwards => rows.seek(key.to_be_bytes()),
+            Direction::Backwards => rows.seek_for_prev(key.to_be_bytes()),
+        }
+        let mut scanned = Scanned::default();
+        while scanned.count < count
+            && let Some(value) = rows.value()
+        {
+            scanned.take(value);
+            match direction {
+                Direction::Forwards => rows.next(),
+                Direction::Backwards => rows.prev(),
+            }
+        }
+        rows.status()?;
+        Ok(scanned)
+    }
+}

@@ -1,0 +1,80 @@
+//! The records that every engine gets: distinct 16-byte keys and 128 bytes of value that nothing can compress.
+//!
+//! # Invariants
+//! - Record `n` of an order is the same in each run and for each engine.
+//! - Random keys are distinct: they end in `n` itself.
+
+use std::ops::Range;
+
+/// Bytes of a value.
+pub(crate) const VALUE_SIZE: usize = 128;
+/// Bytes of a record, the key included.
+pub(crate) const RECORD_SIZE: u64 = 144;
+
+/// Bytes that values are cut from. Cutting is much cheaper than making each anew, and as hard to compress.
+const POOL_SIZE: usize = 1 << 20;
+
+/// One record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    pub(crate) key: u128,
+    pub(crate) value: [u8; VALUE_SIZE],
+}
+
+/// In which order keys come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    Random,
+    Sequential,
+}
+
+/// Makes records.
+#[derive(Debug)]
+pub(crate) struct Samples {
+    pool: Vec<u8>,
+    order: Order,
+}
+
+impl Samples {
+    pub(crate) fn new(order: Order) -> Samples {
+        let mut pool = vec![0; POOL_SIZE];
+        fastrand::Rng::with_seed(1).fill(&mut pool);
+        Samples { pool, order }
+    }
+
+    /// The key of record `n`.
+    pub(crate) fn key(&self, n: u64) -> u128 {
+        match self.order {
+            Order::Sequential => u128::from(n),
+            Order::Random => u128::from(mix(n)) << 64 | u128::from(n),
+        }
+    }
+
+    /// What the first bytes of the value of record `n` say, by which a read is checked.
+    pub(crate) fn mark(n: u64) -> [u8; 8] {
+        n.to_le_bytes()
+    }
+
+    /// Record `n`.
+    pub(crate) fn sample(&self, n: u64) -> Sample {
+        let start = usize::try_from(mix(!n)).expect("64-bit") % (POOL_SIZE - VALUE_SIZE);
+        let mut value = [0; VALUE_SIZE];
+        value.copy_from_slice(self.pool.get(start..start + VALUE_SIZE).expect("the pool is longer"));
+        value.get_mut(..8).expect("values are longer").copy_from_slice(&Self::mark(n));
+        Sample { key: self.key(n), value }
+    }
+
+    /// Replaces what `batch` holds by the records of a range.
+    pub(crate) fn fill(&self, batch: &mut Vec<Sample>, range: Range<u64>) {
+        batch.clear();
+        batch.extend(range.map(|n| self.sample(n)));
+    }
+}
+
+/// A bijection on 64 bits that spreads (the finaliser of splitmix64).
+fn mix(n: u64) -> u64 {
+    let n = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    n ^ (n >> 31)
+}

@@ -1,0 +1,138 @@
+//! One pass of the job: load, checkpoint, close, reopen, ask, compare.
+
+use crate::answers::Answers;
+use crate::load::{self, Loaded};
+use crate::plain::Plain;
+use crate::queries;
+use crate::record::{ByCarrier, ByDay, ByDest, ByOrigin, ByTailnum, Flight};
+use crate::{Failure, Plan};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use understory::{Database, Options, Stats};
+
+/// Levels that the tiny geometry is there to populate.
+const LEVELS_MIN: u64 = 3;
+
+/// What a pass found, for the report.
+pub(crate) struct Pass {
+    pub(crate) name: &'static str,
+    pub(crate) path: PathBuf,
+    pub(crate) loaded: Loaded,
+    /// Bytes handed to the file while loading, the checkpoint included.
+    pub(crate) bytes_written: u64,
+    pub(crate) file_size: u64,
+    pub(crate) reopen: Duration,
+    /// Of the reopened file, before it was asked anything.
+    pub(crate) stats: Stats,
+    pub(crate) answers: Answers,
+    pub(crate) questions: Vec<Question>,
+    pub(crate) checks: Vec<Check>,
+    /// What fetching every flight by its key took.
+    pub(crate) lookups: Duration,
+}
+
+/// A question, in the order of [`Answers::all`].
+pub(crate) struct Question {
+    pub(crate) took: Duration,
+    pub(crate) matches: bool,
+}
+
+/// A number that must be what it is expected to be.
+pub(crate) struct Check {
+    pub(crate) name: &'static str,
+    pub(crate) expected: u64,
+    pub(crate) found: u64,
+}
+
+impl Pass {
+    /// Whether every answer and every number is right.
+    pub(crate) fn matches(&self) -> bool {
+        self.questions.iter().all(|question| question.matches) && self.checks.iter().all(Check::holds)
+    }
+}
+
+impl Check {
+    pub(crate) fn holds(&self) -> bool {
+        self.expected == self.found
+    }
+}
+
+/// Does the whole job on a file that must not be there yet.
+pub(crate) fn run(
+    plan: &Plan,
+    data: &Path,
+    keep: bool,
+    flights: &[Flight],
+    plain: &Plain,
+) -> Result<Pass, Failure> {
+    if plan.path.exists() {
+        return Err(format!("{}: is there already", plan.path.display()).into());
+    }
+    let _file = DataFile { path: &plan.path, keep };
+    let (db, loaded) = load::load(plan, flights)?;
+    let bytes_written = db.stats().bytes_written;
+    db.close()?;
+    let file_size = plan.path.metadata()?.len();
+
+    let options = Options { memory: plan.memory, ..Options::default() };
+    let (db, reopen) = crate::timed(|| Database::open(&plan.path, &load::schema(), options));
+    let db = db?;
+    let stats = db.stats();
+    let answered = queries::answer(&db)?;
+    let (equal, lookups) = crate::timed(|| queries::count_equal_rows(&db, data));
+    let mut checks = vec![Check { name: "rows equal to their record", expected: plain.rows, found: equal? }];
+    checks.extend(counts(&db, plain)?);
+    checks.extend(levels(plan, &stats));
+    let same = answered.answers.all().into_iter().zip(plain.answers.all());
+    let questions = same
+        .zip(answered.took)
+        .map(|((own, other), took)| Question { took, matches: own.answer == other.answer })
+        .collect();
+    db.close()?;
+    Ok(Pass {
+        name: plan.name,
+        path: plan.path.clone(),
+        loaded,
+        bytes_written,
+        file_size,
+        reopen,
+        stats,
+        answers: answered.answers,
+        questions,
+        checks,
+        lookups,
+    })
+}
+
+/// Every tree holds what it should, in order.
+fn counts(db: &Database, plain: &Plain) -> Result<[Check; 6], Failure> {
+    let check = |name, expected, found| Check { name, expected, found };
+    Ok([
+        check("flights", plain.rows, queries::count_in_order::<Flight>(db)?),
+        check("entries by carrier", plain.rows, queries::count_in_order::<ByCarrier>(db)?),
+        check("entries by origin", plain.rows, queries::count_in_order::<ByOrigin>(db)?),
+        check("entries by destination", plain.rows, queries::count_in_order::<ByDest>(db)?),
+        check(
+            "entries by tail number",
+            plain.rows - plain.without_aircraft,
+            queries::count_in_order::<ByTailnum>(db)?,
+        ),
+        check("entries by day", plain.rows, queries::count_in_order::<ByDay>(db)?),
+    ])
+}
+
+/// Removes the data file at the end, also after a failure.
+struct DataFile<'a> {
+    path: &'a Path,
+    keep: bool,
+}
+
+impl Drop for DataFile<'_> {
+    fn drop(&mut self) {
+        if !self.keep && self.path.exists() {
+            if let Err(cause) = crate::remove(self.path) {
+                eprintln!("{}: {cause}", self.path.display());
+            }
+        }
+    }
+}

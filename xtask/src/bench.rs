@@ -1,0 +1,19 @@
+//! `cargo xtask bench`: builds the benchmarks' own workspace in release mode and starts them.
+
+use crate::{Failure, checkout};
+use std::ffi::OsString;
+
+/// Turns `--peers` into the feature that builds the other engines; the rest goes to the benchmarks as it is.
+pub(crate) fn run(mut arguments: lexopt::Parser) -> Result<(), Failure> {
+    let (peers, rest): (Vec<OsString>, Vec<OsString>) =
+        arguments.raw_args()?.partition(|argument| argument == "--peers");
+    let mut command = checkout::cargo();
+    command.args(["run", "--quiet", "--release", "--locked"]);
+    command.arg("--manifest-path").arg(checkout::root()?.join("benches/Cargo.toml"));
+    if !peers.is_empty() {
+        eprintln!("building the peers too: needs a C++ compiler and libclang, and 20 minutes the first time");
+        command.args(["--features", "peers"]);
+    }
+    command.arg("--").args(rest);
+    checkout::finish(&mut command, "the benchmark")
+}
