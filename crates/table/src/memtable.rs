@@ -1,0 +1,315 @@
+//! The memtable: the newest values of a tree, in memory, until they are flushed into tables.
+//!
+//! Values are appended in arrival order and never move (`store`). A hash index from key to newest value answers
+//! point reads at once. At the end of each beat the values that came since then are sorted into an index run
+//! and runs are folded (`run`), so that a range read merges few runs. A range read of an open beat sorts a
+//! copy of the ranks in its range, as far as it gets. At the end of a bar the memtable is [sealed](Memtable::seal):
+//! the same contents, shared and immutable.
+//!
+//! All versions of a key are kept, their arrival order is their age; cursors give them newest first, and
+//! [`Merge`](crate::Merge) drops the older ones.
+//!
+//! # Invariants
+//! - The hash index has one entry for each key, the newest version's ([`Contents::verify`]).
+//! - Each run is sorted by key, equal keys newest first, and holds just the values of its stretch
+//!   ([`Contents::verify`]).
+//! - Memory: chunks of the pool, taken as values arrive, and the hash index, allocated by `new` for the stated
+//!   number of values and kept by `reset` and `recycle`. Nothing else grows.
+//!
+//! # Not here
+//! How many values a beat or a bar may have: the forest's pace.
+
+mod cursor;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use core::fmt;
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as Slot;
+use understory_format::{Key, Record, usize_of};
+use understory_io::Pool;
+
+pub use cursor::MemCursor;
+pub(crate) use store::Store;
+
+use crate::run::{self, Runs, Scratch};
+use crate::{Direction, Found, KeyRange};
+
+/// A memtable has no room for a value. Nothing of the value was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Full {
+    /// It holds as many values as it may.
+    #[error("the memtable holds {count_max} values, which is its limit")]
+    Values {
+        /// The limit.
+        count_max: u32,
+    },
+    /// The pool that memtables take their chunks from has none left.
+    #[error("all {count} chunks of the memtables are in use")]
+    Chunks {
+        /// Number of chunks in the pool.
+        count: usize,
+    },
+}
+
+/// What a memtable holds; read through [`Memtable`] and [`Sealed`].
+pub struct Contents<R: Record> {
+    store: Store<R>,
+    runs: Runs,
+    /// By key, the word of the newest version's rank.
+    newest: HashTable<u32>,
+    tombstone_count: u32,
+    /// Least and greatest key.
+    bounds: Option<(R::Key, R::Key)>,
+}
+
+impl<R: Record> Contents<R> {
+    fn new(pool: Pool, value_count_max: u32) -> Self {
+        Self {
+            store: Store::new(pool, value_count_max),
+            runs: Runs::default(),
+            newest: HashTable::with_capacity(usize_of(value_count_max)),
+            tombstone_count: 0,
+            bounds: None,
+        }
+    }
+
+    fn append(&mut self, value: &R, tombstone: bool) -> Result<(), Full> {
+        let key = value.key();
+        let word = self.store.append(value, tombstone)?.word();
+        let Self { store, newest, .. } = self;
+        let is_same = |&other: &u32| store.value(run::index_of_word(other)).key() == key;
+        let hash_of = |&other: &u32| store.value(run::index_of_word(other)).key().hash();
+        match newest.entry(key.hash(), is_same, hash_of) {
+            Slot::Occupied(mut slot) => *slot.get_mut() = word,
+            Slot::Vacant(slot) => drop(slot.insert(word)),
+        }
+        self.tombstone_count += u32::from(tombstone);
+        self.bounds = Some(self.bounds.map_or((key, key), |(min, max)| (min.min(key), max.max(key))));
+        Ok(())
+    }
+
+    fn get(&self, key: R::Key) -> Found<R> {
+        let is_same = |&word: &u32| self.store.value(run::index_of_word(word)).key() == key;
+        match self.newest.find(key.hash(), is_same) {
+            None => Found::Absent,
+            Some(&word) if run::is_tombstone_word(word) => Found::Tombstone,
+            Some(&word) => Found::Value(*self.store.value(run::index_of_word(word))),
+        }
+    }
+
+    fn key_range(&self) -> Option<KeyRange<R::Key>> {
+        self.bounds.and_then(|(min, max)| KeyRange::new(min, max))
+    }
+
+    fn reset(&mut self) {
+        self.store.reset();
+        self.runs.clear();
+        self.newest.clear();
+        self.tombstone_count = 0;
+        self.bounds = None;
+    }
+
+    /// Checks everything that ought to hold between values, runs and hash index. Costs as much as a sort.
+    ///
+    /// # Panics
+    /// If something does not hold.
+    pub fn verify(&self) {
+        self.runs.verify();
+        let mut is_listed = vec![false; usize_of(self.store.len())];
+        for (start, end) in self.runs.newest_first() {
+            let mut previous = None;
+            for rank in (start..end).map(|slot| self.store.rank(slot)) {
+                assert!(start <= rank.index() && rank.index() < end, "a run lists its own values");
+                let listed = is_listed.get_mut(usize_of(rank.index())).expect("below len");
+                assert!(!core::mem::replace(listed, true), "a run lists a value once");
+                let key = self.store.value(rank.index()).key();
+                assert!(rank.prefix() == key.prefix());
+                let place = (key, !rank.index());
+                assert!(previous.is_none_or(|before| before < place), "a run is sorted");
+                previous = Some(place);
+            }
+        }
+        for slot in self.runs.end()..self.store.len() {
+            assert!(self.store.rank(slot).index() == slot, "the suffix is in arrival order");
+        }
+        for &word in &self.newest {
+            let key = self.store.value(run::index_of_word(word)).key();
+            let later = run::index_of_word(word) + 1..self.store.len();
+            assert!(later.rev().take(64).all(|index| self.store.value(index).key() != key), "newest is newest");
+        }
+    }
+}
+
+impl<R: Record> fmt::Debug for Contents<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Contents")
+            .field("store", &self.store)
+            .field("runs", &self.runs.len())
+            .field("distinct", &self.newest.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A memtable that takes values.
+#[derive(Debug)]
+pub struct Memtable<R: Record> {
+    contents: Contents<R>,
+}
+
+impl<R: Record> Memtable<R> {
+    /// An empty memtable for at most `value_count_max` values, versions and tombstones counted, which takes its
+    /// chunks from `pool`. Allocates the hash index for that many: about 5 to 10 bytes a value.
+    ///
+    /// # Panics
+    /// If a buffer of the pool has no room for two values, or `value_count_max` is over 2^31.
+    pub fn new(pool: Pool, value_count_max: u32) -> Self {
+        Self { contents: Contents::new(pool, value_count_max) }
+    }
+
+    /// Adds a value, or a tombstone for the key of `value` (the rest of it is not kept).
+    ///
+    /// # Errors
+    /// If there is no room for it; the memtable is as before.
+    pub fn put(&mut self, value: &R, tombstone: bool) -> Result<(), Full> {
+        if tombstone { self.remove(value.key()) } else { self.contents.append(value, false) }
+    }
+
+    /// Adds a tombstone for `key`.
+    ///
+    /// # Errors
+    /// If there is no room for it; the memtable is as before.
+    pub fn remove(&mut self, key: R::Key) -> Result<(), Full> {
+        self.contents.append(&R::tombstone(key), true)
+    }
+
+    /// Ends a beat: sorts what came since the last close into a run and folds runs. O(n log n) in the beat's
+    /// values and O(n) in those of the runs that fold.
+    pub fn close_beat(&mut self, scratch: &mut Scratch) {
+        run::close(&mut self.contents.store, &mut self.contents.runs, scratch);
+    }
+
+    /// Ends the life of the memtable as one that takes values.
+    ///
+    /// # Panics
+    /// If values came since the last [`close_beat`](Self::close_beat): a bar ends with a beat.
+    pub fn seal(self) -> Sealed<R> {
+        let contents = self.contents;
+        assert!(contents.runs.end() == contents.store.len(), "only a closed memtable can be sealed");
+        Sealed { contents: Arc::new(contents) }
+    }
+
+    /// Forgets everything and gives the chunks back to the pool; the hash index keeps its memory.
+    pub fn reset(&mut self) {
+        self.contents.reset();
+    }
+
+    /// The most values it may hold.
+    pub fn value_count_max(&self) -> u32 {
+        self.contents.store.len_max()
+    }
+
+    /// The entries of `range`, or all, in `direction`; an open beat's too.
+    pub fn cursor(
+        &self,
+        range: Option<KeyRange<R::Key>>,
+        direction: Direction,
+    ) -> MemCursor<R, &Contents<R>> {
+        MemCursor::new(&self.contents, range, direction)
+    }
+}
+
+/// A memtable that is complete: to be read, then flushed, then [recycled](Self::recycle). Clones share it.
+#[derive(Debug)]
+pub struct Sealed<R: Record> {
+    contents: Arc<Contents<R>>,
+}
+
+impl<R: Record> Clone for Sealed<R> {
+    fn clone(&self) -> Self {
+        Self { contents: Arc::clone(&self.contents) }
+    }
+}
+
+impl<R: Record> Sealed<R> {
+    /// The entries of `range`, or all, in `direction`. The cursor keeps the contents alive.
+    pub fn cursor(
+        &self,
+        range: Option<KeyRange<R::Key>>,
+        direction: Direction,
+    ) -> MemCursor<R, Arc<Contents<R>>> {
+        MemCursor::new(Arc::clone(&self.contents), range, direction)
+    }
+
+    /// An empty memtable with the memory of this one; its chunks go back to the pool.
+    ///
+    /// # Errors
+    /// Gives `self` back while a clone or a cursor still uses the contents.
+    pub fn recycle(self) -> Result<Memtable<R>, Self> {
+        let mut contents = Arc::try_unwrap(self.contents).map_err(|contents| Self { contents })?;
+        contents.reset();
+        Ok(Memtable { contents })
+    }
+}
+
+macro_rules! reads {
+    ($($type:ident),+) => {$(
+        impl<R: Record> $type<R> {
+            /// The newest version of `key`.
+            pub fn get(&self, key: R::Key) -> Found<R> {
+                self.contents.get(key)
+            }
+
+            /// Number of values, all versions and tombstones counted: what a merge of it consumes.
+            pub fn len(&self) -> u32 {
+                self.contents.store.len()
+            }
+
+            /// Whether it holds nothing.
+            pub fn is_empty(&self) -> bool {
+                self.len() == 0
+            }
+
+            /// Number of keys: what a merge of it alone emits if it keeps tombstones.
+            pub fn distinct(&self) -> u32 {
+                u32::try_from(self.contents.newest.len()).expect("there are no more keys than values")
+            }
+
+            /// Number of tombstones among [`len`](Self::len).
+            pub fn tombstone_count(&self) -> u32 {
+                self.contents.tombstone_count
+            }
+
+            /// Bytes of its values: their number times the size of a record.
+            pub fn bytes(&self) -> usize {
+                usize_of(self.len()) * size_of::<R>()
+            }
+
+            /// Bytes of the chunks it has taken.
+            pub fn memory(&self) -> usize {
+                self.contents.store.chunk_count() * self.contents.store.chunk_size()
+            }
+
+            /// Least and greatest key, tombstones counted; none if empty.
+            pub fn key_range(&self) -> Option<KeyRange<R::Key>> {
+                self.contents.key_range()
+            }
+
+            /// Number of sorted runs, the open beat not counted.
+            pub fn run_count(&self) -> usize {
+                self.contents.runs.len()
+            }
+
+            /// Checks the invariants; see [`Contents::verify`].
+            pub fn verify(&self) {
+                self.contents.verify();
+            }
+        }
+    )+};
+}
+
+reads!(Memtable, Sealed);

@@ -1,0 +1,277 @@
+//! Reading a memtable in key order: one small cursor for each run, a contest among them.
+//!
+//! A cursor of a closed run walks its rank slots. Downwards it has to give equal keys newest first too, so it
+//! carves the stretch of an equal key off the end and walks that upwards. The open suffix is unsorted, and
+//! readers do not change what they read: its cursor takes a copy of the ranks in range and sorts that from the
+//! front in growing steps, so that a read of a few values does not pay for all.
+//!
+//! # Invariants
+//! - Every version is given, by key in the direction, equal keys newest first (model tests).
+
+use core::cmp::Ordering;
+use core::fmt;
+use core::ops::{Deref, Range};
+
+use understory_format::{Key, Record};
+
+use super::Contents;
+use crate::contest::Contest;
+use crate::run::{Rank, compare_ages, compare_keys};
+use crate::{Direction, Entry, KeyRange, Source, TableError};
+
+/// Values that are brought nearer ahead of the head.
+const PREFETCH_DISTANCE: u32 = 8;
+
+/// How much of the suffix is sorted first; each further step is three times what is sorted by then.
+const SORT_STEP_MIN: usize = 256;
+
+/// The entries of a memtable: all versions of each key, newest first. A [`Source`] that never fails.
+///
+/// `H` is what holds the contents: a reference for a memtable that is open, a counted one if it is sealed.
+pub struct MemCursor<R: Record, H> {
+    contest: Contest<R, RunCursor<R, H>>,
+}
+
+impl<R: Record, H: Deref<Target = Contents<R>> + Clone> MemCursor<R, H> {
+    pub(super) fn new(contents: H, range: Option<KeyRange<R::Key>>, direction: Direction) -> Self {
+        let mut cursors = Vec::with_capacity(1 + contents.runs.len());
+        let suffix = contents.runs.end()..contents.store.len();
+        if !suffix.is_empty() {
+            let walk = Walk::Suffix(Suffix::new(&contents, suffix, range, direction));
+            cursors.push(RunCursor { contents: contents.clone(), head: None, walk });
+        }
+        for (start, end) in contents.runs.newest_first() {
+            let slots = slots_in_range(&contents, start..end, range);
+            if !slots.is_empty() {
+                let walk = Walk::Slots(Slots::new(slots, direction));
+                cursors.push(RunCursor { contents: contents.clone(), head: None, walk });
+            }
+        }
+        Self { contest: Contest::new(cursors, direction) }
+    }
+}
+
+impl<R: Record, H: Deref<Target = Contents<R>>> Source<R> for MemCursor<R, H> {
+    #[inline]
+    fn load(&mut self) -> Result<Option<u64>, TableError> {
+        self.contest.load()
+    }
+
+    #[inline]
+    fn entry(&self) -> Entry<&R> {
+        self.contest.entry()
+    }
+
+    #[inline]
+    fn key(&self) -> R::Key {
+        self.contest.key()
+    }
+
+    #[inline]
+    fn advance(&mut self) {
+        self.contest.advance();
+    }
+
+    fn prefetch(&mut self) {
+        self.contest.prefetch();
+    }
+}
+
+impl<R: Record, H> fmt::Debug for MemCursor<R, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemCursor").finish_non_exhaustive()
+    }
+}
+
+/// The part of a run's slots whose keys are in `range`.
+fn slots_in_range<R: Record>(
+    contents: &Contents<R>,
+    slots: Range<u32>,
+    range: Option<KeyRange<R::Key>>,
+) -> Range<u32> {
+    let Some(range) = range else { return slots };
+    let bound = |key: R::Key, is_inside: fn(Ordering) -> bool| {
+        let (mut low, mut high) = (slots.start, slots.end);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if is_inside(compare_with(contents, contents.store.rank(middle), key)) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    };
+    bound(range.min(), Ordering::is_lt)..bound(range.max(), Ordering::is_le)
+}
+
+/// Compares the key of a rank with `key`.
+#[inline]
+fn compare_with<R: Record>(contents: &Contents<R>, rank: Rank, key: R::Key) -> Ordering {
+    let prefixes = rank.prefix().cmp(&key.prefix());
+    prefixes.then_with(|| contents.store.value(rank.index()).key().cmp(&key))
+}
+
+/// A cursor over one run or over the open suffix.
+struct RunCursor<R: Record, H> {
+    contents: H,
+    head: Option<Rank>,
+    walk: Walk<R>,
+}
+
+enum Walk<R> {
+    Slots(Slots),
+    Suffix(Suffix<R>),
+}
+
+impl<R: Record, H: Deref<Target = Contents<R>>> RunCursor<R, H> {
+    #[inline]
+    fn head(&self) -> Rank {
+        self.head.expect("the caller has loaded a head")
+    }
+}
+
+impl<R: Record, H: Deref<Target = Contents<R>>> Source<R> for RunCursor<R, H> {
+    #[inline]
+    fn load(&mut self) -> Result<Option<u64>, TableError> {
+        if self.head.is_none() {
+            self.head = match &mut self.walk {
+                Walk::Slots(slots) => slots.next(&self.contents),
+                Walk::Suffix(suffix) => suffix.next(&self.contents),
+            };
+        }
+        Ok(self.head.map(Rank::prefix))
+    }
+
+    #[inline]
+    fn entry(&self) -> Entry<&R> {
+        let head = self.head();
+        Entry { value: self.contents.store.value(head.index()), tombstone: head.is_tombstone() }
+    }
+
+    #[inline]
+    fn advance(&mut self) {
+        assert!(self.head.take().is_some(), "the caller has loaded a head");
+    }
+
+    fn prefetch(&mut self) {
+        if let Walk::Slots(slots) = &self.walk {
+            slots.prefetch_first(&self.contents);
+        }
+    }
+}
+
+/// The slots of a run that are still to be given.
+struct Slots {
+    /// Given next, upwards.
+    stretch: Range<u32>,
+    /// Given after it, downwards; ascending cursors have everything in the stretch.
+    below: Range<u32>,
+}
+
+impl Slots {
+    fn new(slots: Range<u32>, direction: Direction) -> Self {
+        let none = slots.start..slots.start;
+        match direction {
+            Direction::Ascending => Self { stretch: slots, below: none },
+            Direction::Descending => Self { stretch: none, below: slots },
+        }
+    }
+
+    #[inline]
+    fn next<R: Record>(&mut self, contents: &Contents<R>) -> Option<Rank> {
+        if self.stretch.is_empty() {
+            self.carve(contents)?;
+        }
+        let ahead = self.stretch.start + PREFETCH_DISTANCE;
+        if ahead < self.stretch.end {
+            contents.store.prefetch(ahead);
+        }
+        let slot = self.stretch.start;
+        self.stretch.start += 1;
+        Some(contents.store.rank(slot))
+    }
+
+    /// Makes the slots of the greatest key below the stretch; none if there are none.
+    fn carve<R: Record>(&mut self, contents: &Contents<R>) -> Option<()> {
+        if self.below.is_empty() {
+            return None;
+        }
+        let end = self.below.end;
+        let mut start = end - 1;
+        if let Some(ahead) = start.checked_sub(PREFETCH_DISTANCE).filter(|ahead| self.below.contains(ahead)) {
+            contents.store.prefetch(ahead);
+        }
+        let packed = |slot| contents.store.rank(slot).packed();
+        while start > self.below.start
+            && compare_keys(&contents.store, packed(start - 1), packed(end - 1)).is_eq()
+        {
+            start -= 1;
+        }
+        self.stretch = start..end;
+        self.below.end = start;
+        Some(())
+    }
+
+    /// Brings those values nearer that `next` will not prefetch.
+    fn prefetch_first<R: Record>(&self, contents: &Contents<R>) {
+        let first = self.stretch.clone().take(8);
+        let last = self.below.clone().rev().take(8);
+        first.chain(last).for_each(|slot| contents.store.prefetch(slot));
+    }
+}
+
+/// A copy of the suffix's ranks in range, sorted as far as needed.
+struct Suffix<R> {
+    packed: Vec<u128>,
+    sorted: usize,
+    next: usize,
+    direction: Direction,
+    record: core::marker::PhantomData<fn() -> R>,
+}
+
+impl<R: Record> Suffix<R> {
+    fn new(
+        contents: &Contents<R>,
+        slots: Range<u32>,
+        range: Option<KeyRange<R::Key>>,
+        direction: Direction,
+    ) -> Self {
+        let is_inside = |rank: &Rank| {
+            range.is_none_or(|range| {
+                compare_with(contents, *rank, range.min()).is_ge()
+                    && compare_with(contents, *rank, range.max()).is_le()
+            })
+        };
+        let packed =
+            slots.map(|slot| contents.store.rank(slot)).filter(is_inside).map(Rank::packed).collect();
+        Self { packed, sorted: 0, next: 0, direction, record: core::marker::PhantomData }
+    }
+
+    #[inline]
+    fn next(&mut self, contents: &Contents<R>) -> Option<Rank> {
+        if self.next == self.sorted {
+            self.sort_more(contents);
+        }
+        let rank = Rank::from_packed(*self.packed.get(self.next)?);
+        self.next += 1;
+        Some(rank)
+    }
+
+    #[cold]
+    fn sort_more(&mut self, contents: &Contents<R>) {
+        let direction = self.direction;
+        let compare = |a: &u128, b: &u128| {
+            let keys = compare_keys(&contents.store, *a, *b);
+            let keys = if direction.is_ascending() { keys } else { keys.reverse() };
+            keys.then(compare_ages(*a, *b))
+        };
+        let (_, mut rest) = self.packed.split_at_mut(self.sorted);
+        let step = rest.len().min(SORT_STEP_MIN.max(3 * self.sorted));
+        if step < rest.len() {
+            (rest, ..) = rest.select_nth_unstable_by(step, compare);
+        }
+        rest.sort_unstable_by(compare);
+        self.sorted += step;
+    }
+}

@@ -1,0 +1,197 @@
+//! Values in arrival order, in chunks that are taken from a shared pool one at a time; a value never moves.
+//!
+//! A chunk holds `n` values and behind them `n` [`Rank`]s. The rank slots are a second array over the same
+//! indexes: while a value is in the open suffix, its slot holds its own rank; once its beat is closed, the
+//! slots of the beat's values hold the ranks of these values in key order (see `run`). So a run needs no
+//! memory of its own, and all memory of a memtable but its hash index comes from the pool as values arrive.
+//!
+//! # Invariants
+//! - Value `i` is in chunk `i / n` at place `i % n`; there are exactly as many chunks as `len` values need.
+//! - Indexes below `len` are valid for values and ranks (asserted per chunk when it is taken).
+
+use core::fmt;
+use core::marker::PhantomData;
+
+use understory_format::{Record, usize_of};
+use understory_io::{Buffer, Pool, prefetch_line};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::Full;
+use crate::run::Rank;
+
+/// Largest number of values in a memtable: a rank has 31 bits for the index of its value.
+pub(crate) const VALUE_COUNT_LIMIT: u32 = 1 << 31;
+
+/// Division by a number that is known only at run time, as a multiplication.
+///
+/// Source: D. Lemire, O. Kaser, N. Kurz, Faster remainder by direct computation, 2019 (exact for 32 bits).
+#[derive(Clone, Copy, Debug)]
+struct Divisor {
+    divisor: u32,
+    /// `ceil(2^64 / divisor)`.
+    inverse: u64,
+}
+
+impl Divisor {
+    fn new(divisor: u32) -> Self {
+        assert!(divisor > 1, "2^64 / 1 has no room in 64 bits");
+        Self { divisor, inverse: u64::MAX / u64::from(divisor) + 1 }
+    }
+
+    /// Quotient and remainder.
+    #[expect(
+        clippy::as_conversions,
+        clippy::cast_possible_truncation,
+        reason = "both are at most the dividend"
+    )]
+    #[inline]
+    fn divide(self, dividend: u32) -> (usize, usize) {
+        let quotient = ((u128::from(self.inverse) * u128::from(dividend)) >> 64) as u32;
+        (usize_of(quotient), usize_of(dividend - quotient * self.divisor))
+    }
+}
+
+/// The chunks of one memtable.
+pub(crate) struct Store<R> {
+    pool: Pool,
+    chunks: Vec<Buffer>,
+    len: u32,
+    len_max: u32,
+    per_chunk: Divisor,
+    /// Where in a chunk its ranks begin.
+    ranks_start: usize,
+    record: PhantomData<R>,
+}
+
+impl<R: Record> Store<R> {
+    /// An empty store over chunks of `pool`.
+    pub(super) fn new(pool: Pool, len_max: u32) -> Self {
+        assert!(len_max <= VALUE_COUNT_LIMIT, "a memtable has at most 2^31 values");
+        let per_chunk = pool.buffer_size() / (size_of::<R>() + size_of::<Rank>());
+        assert!(per_chunk > 1, "a chunk must have room for two values");
+        let chunks = usize_of(len_max).div_ceil(per_chunk).min(pool.count());
+        Self {
+            chunks: Vec::with_capacity(chunks),
+            len: 0,
+            len_max,
+            per_chunk: Divisor::new(u32::try_from(per_chunk).expect("a chunk is below 4 GiB")),
+            ranks_start: per_chunk * size_of::<R>(),
+            pool,
+            record: PhantomData,
+        }
+    }
+
+    /// Number of values.
+    pub(crate) fn len(&self) -> u32 {
+        self.len
+    }
+
+    pub(super) fn len_max(&self) -> u32 {
+        self.len_max
+    }
+
+    pub(super) fn chunk_count(&self) -> usize {
+        self.chunks.len()
+    }
+
+    pub(super) fn chunk_size(&self) -> usize {
+        self.pool.buffer_size()
+    }
+
+    /// Appends a value and gives its rank.
+    pub(super) fn append(&mut self, value: &R, tombstone: bool) -> Result<Rank, Full> {
+        if self.len == self.len_max {
+            return Err(Full::Values { count_max: self.len_max });
+        }
+        let index = self.len;
+        let (chunk, place) = self.per_chunk.divide(index);
+        if chunk == self.chunks.len() {
+            let buffer = self.pool.take().ok_or(Full::Chunks { count: self.pool.count() })?;
+            assert!(buffer.len() == self.pool.buffer_size());
+            self.chunks.push(buffer);
+        }
+        let rank = Rank::new(value, index, tombstone);
+        let buffer = self.chunks.get_mut(chunk).expect("taken above, or with an earlier value");
+        let start = place * size_of::<R>();
+        let to =
+            buffer.get_mut(start..start + size_of::<R>()).expect("a place is below the values of a chunk");
+        to.copy_from_slice(value.as_bytes());
+        self.len += 1;
+        self.set_rank(index, rank);
+        Ok(rank)
+    }
+
+    /// A value by its index.
+    #[expect(clippy::indexing_slicing, reason = "per value; indexes below len are valid")]
+    #[inline]
+    pub(crate) fn value(&self, index: u32) -> &R {
+        let (chunk, place) = self.per_chunk.divide(index);
+        let start = place * size_of::<R>();
+        let bytes = &self.chunks[chunk][start..start + size_of::<R>()];
+        R::ref_from_bytes(bytes).expect("the slice has the size of a record, which has no alignment")
+    }
+
+    /// The rank in a slot.
+    #[expect(clippy::indexing_slicing, reason = "per value; indexes below len are valid")]
+    #[inline]
+    pub(crate) fn rank(&self, slot: u32) -> Rank {
+        let (chunk, place) = self.per_chunk.divide(slot);
+        let start = self.ranks_start + place * size_of::<Rank>();
+        let bytes = &self.chunks[chunk][start..start + size_of::<Rank>()];
+        Rank::read_from_bytes(bytes).expect("the slice has the size of a rank")
+    }
+
+    /// Puts a rank into a slot.
+    #[expect(clippy::indexing_slicing, reason = "per value; indexes below len are valid")]
+    #[inline]
+    pub(crate) fn set_rank(&mut self, slot: u32, rank: Rank) {
+        let (chunk, place) = self.per_chunk.divide(slot);
+        let start = self.ranks_start + place * size_of::<Rank>();
+        self.chunks[chunk][start..start + size_of::<Rank>()].copy_from_slice(rank.as_bytes());
+    }
+
+    /// Brings the value of the rank in `slot` nearer, soon to be read.
+    #[expect(clippy::indexing_slicing, reason = "per value; indexes below len are valid")]
+    #[inline]
+    pub(crate) fn prefetch(&self, slot: u32) {
+        let (chunk, place) = self.per_chunk.divide(self.rank(slot).index());
+        prefetch_line(&self.chunks[chunk][place * size_of::<R>()..]);
+    }
+
+    /// Forgets all values and gives the chunks back.
+    pub(super) fn reset(&mut self) {
+        self.chunks.clear();
+        self.len = 0;
+    }
+}
+
+impl<R> fmt::Debug for Store<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("len", &self.len)
+            .field("len_max", &self.len_max)
+            .field("chunks", &self.chunks.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Divisor;
+
+    #[test]
+    fn divisor_is_exact() {
+        for divisor in [2, 3, 5, 7, 255, 256, 257, 1 << 20, (1 << 31) - 1, u32::MAX] {
+            let by = Divisor::new(divisor);
+            let near = (0..4).flat_map(|n: u32| {
+                let multiple = divisor.wrapping_mul(n);
+                [multiple.wrapping_sub(1), multiple, multiple.wrapping_add(1)]
+            });
+            for dividend in near.chain([0, 1, u32::MAX - 1, u32::MAX]) {
+                let (quotient, remainder) = by.divide(dividend);
+                let expected = (usize::try_from(dividend / divisor), usize::try_from(dividend % divisor));
+                assert_eq!((Ok(quotient), Ok(remainder)), expected, "{dividend} / {divisor}");
+            }
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! The memtable against a map from key to all its versions.
+
+use std::collections::BTreeMap;
+
+use understory_format::{Key, Record};
+use understory_io::{Arena, Pool};
+
+use super::{Full, Memtable};
+use crate::test_rows::{Named, Row, Short, Tied};
+use crate::{Direction, Entry, Found, KeyRange, Merge, Scratch, Source, Tombstones};
+
+fn pool(buffer_size: usize, count: usize) -> Pool {
+    let arena = Arena::new(buffer_size * count).unwrap();
+    arena.pool(buffer_size, count).unwrap()
+}
+
+/// Versions of each number, the newest first, as (tag, tombstone).
+type Model = BTreeMap<u64, Vec<(u32, bool)>>;
+
+/// What a cursor over `numbers` gives: (number, tag, tombstone).
+fn expected(model: &Model, numbers: Option<(u64, u64)>, direction: Direction) -> Vec<(u64, u32, bool)> {
+    let (min, max) = numbers.unwrap_or((0, u64::MAX));
+    let versions = |(number, versions): (&u64, &Vec<(u32, bool)>)| {
+        let number = *number;
+        versions.iter().map(move |&(tag, tombstone)| (number, tag, tombstone)).collect::<Vec<_>>()
+    };
+    let range = model.range(min..=max);
+    match direction {
+        Direction::Ascending => range.flat_map(versions).collect(),
+        Direction::Descending => range.rev().flat_map(versions).collect(),
+    }
+}
+
+fn drain<R: Row>(mut cursor: impl Source<R>) -> Vec<(u64, u32, bool)> {
+    let mut given = Vec::new();
+    while let Some(prefix) = cursor.load().unwrap() {
+        let Entry { value, tombstone } = cursor.entry();
+        assert_eq!(prefix, value.key().prefix());
+        assert_eq!(cursor.key(), value.key());
+        given.push((R::number(value.key()), value.tag(), tombstone));
+        cursor.advance();
+    }
+    given
+}
+
+fn key_range<R: Row>(numbers: Option<(u64, u64)>) -> Option<KeyRange<R::Key>> {
+    numbers.map(|(min, max)| KeyRange::new(R::key_of(min), R::key_of(max)).unwrap())
+}
+
+fn check_range<R: Row>(memtable: &Memtable<R>, model: &Model, numbers: Option<(u64, u64)>) {
+    for direction in [Direction::Ascending, Direction::Descending] {
+        let all = expected(model, numbers, direction);
+        let cursor = || memtable.cursor(key_range::<R>(numbers), direction);
+        assert_eq!(drain(cursor()), all, "{numbers:?} {direction:?}");
+        let mut newest = all;
+        newest.dedup_by_key(|version| version.0);
+        let mut merge = Merge::new(vec![cursor()], direction, Tombstones::Keep);
+        for version in newest {
+            let entry = merge.next().unwrap().unwrap();
+            assert_eq!((R::number(entry.value.key()), entry.value.tag(), entry.tombstone), version);
+        }
+        assert!(merge.next().unwrap().is_none());
+    }
+}
+
+fn check_all<R: Row>(memtable: &Memtable<R>, model: &Model, span: u64, random: &mut fastrand::Rng) {
+    memtable.verify();
+    let len: usize = model.values().map(Vec::len).sum();
+    assert_eq!(usize::try_from(memtable.len()), Ok(len));
+    assert_eq!(usize::try_from(memtable.distinct()), Ok(model.len()));
+    let tombstones = model.values().flatten().filter(|version| version.1).count();
+    assert_eq!(usize::try_from(memtable.tombstone_count()), Ok(tombstones));
+    let ends = model.keys().next().zip(model.keys().next_back());
+    assert_eq!(memtable.key_range(), key_range::<R>(ends.map(|(min, max)| (*min, *max))));
+    for number in (0..40).map(|_| random.u64(0..span + 2)).chain([0, span, span + 1]) {
+        let found = match model.get(&number).and_then(|versions| versions.first()) {
+            None => None,
+            Some((_, true)) => Some(None),
+            Some((tag, false)) => Some(Some(*tag)),
+        };
+        let given = match memtable.get(R::key_of(number)) {
+            Found::Absent => None,
+            Found::Tombstone => Some(None),
+            Found::Value(row) => Some(Some(row.tag())),
+        };
+        assert_eq!(given, found, "key {number}");
+    }
+    check_range(memtable, model, None);
+    for _ in 0..4 {
+        let (a, b) = (random.u64(0..span + 2), random.u64(0..span + 2));
+        check_range(memtable, model, Some((a.min(b), a.max(b))));
+        check_range(memtable, model, Some((a, a)));
+    }
+}
+
+/// Random puts and removes over `span` numbers in `beats` of up to `beat_max`, with everything compared in the
+/// middle and at the end of each beat; then sealed, recycled and used again.
+fn check_model<R: Row>(seed: u64, span: u64, beats: u32, beat_max: u32) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let pool = pool(4096, 512);
+    let mut scratch = Scratch::default();
+    let mut memtable = Memtable::<R>::new(pool.clone(), 40_000);
+    for _ in 0..2 {
+        let mut model = Model::new();
+        let mut tag = 0;
+        for beat in 0..beats {
+            for half in 0..2 {
+                for _ in 0..random.u32(0..=beat_max / 2) {
+                    tag += 1;
+                    let number = random.u64(0..span);
+                    let tombstone = random.u8(..4) == 0;
+                    memtable.put(&R::row(number, tag), tombstone).unwrap();
+                    let version = (if tombstone { 0 } else { tag }, tombstone);
+                    model.entry(number).or_default().insert(0, version);
+                }
+                if half == 0 || beat % 5 == 0 {
+                    check_all(&memtable, &model, span, &mut random);
+                }
+            }
+            memtable.close_beat(&mut scratch);
+            assert!(memtable.run_count() <= 7, "{} runs", memtable.run_count());
+            check_all(&memtable, &model, span, &mut random);
+        }
+        let sealed = memtable.seal();
+        sealed.verify();
+        for direction in [Direction::Ascending, Direction::Descending] {
+            assert_eq!(drain(sealed.cursor(None, direction)), expected(&model, None, direction));
+        }
+        let mut merge = Merge::new(
+            vec![sealed.cursor(None, Direction::Ascending)],
+            Direction::Ascending,
+            Tombstones::Keep,
+        );
+        while merge.next().unwrap().is_some() {}
+        assert_eq!(merge.counts().consumed, u64::from(sealed.len()));
+        assert_eq!(merge.counts().emitted, u64::from(sealed.distinct()));
+        drop(merge);
+        memtable = sealed.recycle().expect("no cursor is left");
+        assert_eq!(pool.available(), pool.count());
+        check_all(&memtable, &Model::new(), span, &mut random);
+    }
+}
+
+#[test]
+fn model_with_whole_prefixes() {
+    check_model::<Short>(1, 400, 32, 60);
+    check_model::<Short>(2, 1 << 40, 9, 60);
+}
+
+#[test]
+fn model_with_tied_prefixes() {
+    check_model::<Tied>(3, 300, 32, 60);
+    check_model::<Named>(4, 300, 18, 60);
+}
+
+#[test]
+fn model_with_few_keys() {
+    check_model::<Tied>(5, 1, 7, 20);
+    check_model::<Tied>(6, 3, 32, 8);
+}
+
+#[test]
+fn model_with_long_beats() {
+    check_model::<Short>(7, 10_000, 2, 6_000);
+    check_model::<Named>(8, 10_000, 2, 6_000);
+}
+
+#[test]
+fn ends_of_the_key_space() {
+    let mut memtable = Memtable::<Short>::new(pool(4096, 1), 10);
+    for number in [u64::MAX, 0, u64::MAX] {
+        memtable.put(&Short::row(number, 1), false).unwrap();
+    }
+    let check = |memtable: &Memtable<Short>| {
+        let all = [(0, 1, false), (u64::MAX, 1, false), (u64::MAX, 1, false)];
+        assert_eq!(drain(memtable.cursor(None, Direction::Ascending)), all);
+        let whole = KeyRange::new(u64::MIN, u64::MAX);
+        assert_eq!(drain(memtable.cursor(whole, Direction::Descending)), [all[1], all[1], all[0]]);
+    };
+    check(&memtable);
+    memtable.close_beat(&mut Scratch::default());
+    check(&memtable);
+}
+
+#[test]
+fn full_of_values() {
+    let mut memtable = Memtable::new(pool(4096, 4), 3);
+    for number in [5, 5, 6] {
+        memtable.put(&Short::row(number, 1), false).unwrap();
+    }
+    assert_eq!(memtable.put(&Short::row(5, 2), false), Err(Full::Values { count_max: 3 }));
+    assert_eq!(memtable.remove(7), Err(Full::Values { count_max: 3 }));
+    assert_eq!((memtable.len(), memtable.distinct(), memtable.tombstone_count()), (3, 2, 0));
+    assert_eq!(memtable.get(5), Found::Value(Short::row(5, 1)));
+    memtable.reset();
+    assert!(memtable.is_empty());
+    assert_eq!(memtable.get(5), Found::Absent);
+    memtable.remove(7).unwrap();
+    assert_eq!(memtable.get(7), Found::Tombstone);
+}
+
+#[test]
+fn full_of_chunks() {
+    let pool = pool(4096, 2);
+    let mut first = Memtable::new(pool.clone(), 10_000);
+    let mut second = Memtable::new(pool.clone(), 10_000);
+    second.put(&Short::row(0, 0), false).unwrap();
+    let mut number = 0;
+    let full = loop {
+        match first.put(&Short::row(number, 0), false) {
+            Ok(()) => number += 1,
+            Err(full) => break full,
+        }
+    };
+    assert_eq!(full, Full::Chunks { count: 2 });
+    assert_eq!(u64::from(first.len()), number);
+    assert_eq!(first.get(number), Found::Absent);
+    assert_eq!(first.memory(), 4096);
+    first.verify();
+    second.reset();
+    assert_eq!(pool.available(), 1);
+    first.put(&Short::row(number, 0), false).unwrap();
+    first.close_beat(&mut Scratch::default());
+    first.verify();
+    assert_eq!(first.bytes(), usize::try_from(first.len()).unwrap() * size_of::<Short>());
+}
+
+#[test]
+fn a_tombstone_keeps_its_key_only() {
+    let mut memtable = Memtable::new(pool(4096, 1), 10);
+    memtable.put(&Short::row(3, 77), true).unwrap();
+    let mut cursor = memtable.cursor(None, Direction::Ascending);
+    assert!(cursor.load().unwrap().is_some());
+    assert_eq!(cursor.entry(), Entry { value: &Short::tombstone(3), tombstone: true });
+}
+
+#[test]
+fn a_cursor_keeps_a_sealed_memtable() {
+    let mut memtable = Memtable::new(pool(4096, 1), 10);
+    memtable.put(&Short::row(3, 1), false).unwrap();
+    memtable.close_beat(&mut Scratch::default());
+    let sealed = memtable.seal();
+    let cursor = sealed.clone().cursor(None, Direction::Ascending);
+    let sealed = sealed.recycle().expect_err("a cursor is left");
+    assert_eq!(drain(cursor), [(3, 1, false)]);
+    assert!(sealed.recycle().is_ok());
+}
+
+#[test]
+#[should_panic(expected = "only a closed memtable can be sealed")]
+fn an_open_beat_cannot_be_sealed() {
+    let mut memtable = Memtable::new(pool(4096, 1), 10);
+    memtable.put(&Short::row(3, 1), false).unwrap();
+    drop(memtable.seal());
+}
+
+#[test]
+fn scratch_that_is_large_enough_does_not_grow() {
+    let mut memtable = Memtable::new(pool(4096, 64), 5_000);
+    let mut scratch = Scratch::new(5_000, 500);
+    let size = scratch.size();
+    for beat in 0..10 {
+        for value in 0..500 {
+            memtable.put(&Named::row(value * 7 % 100, beat), false).unwrap();
+        }
+        memtable.close_beat(&mut scratch);
+    }
+    memtable.verify();
+    assert_eq!(scratch.size(), size);
+}

@@ -1,0 +1,207 @@
+//! The merge of sorted sources into what a reader of the whole sees: of each key the newest version.
+//!
+//! Scans and compactions use the same merge. The sources stand by age, the newest first. Of the versions of a
+//! key the newest is emitted and the others are dropped; a tombstone is emitted too, or dropped where nothing
+//! older is left that it could hide ([`Tombstones::Drop`]). A scan pulls entries with [`Merge::next`]; a
+//! compaction pushes them into a sink with [`Merge::step`], which takes in a given number of values and stops:
+//! where it stops depends on the values alone, not on blocks, caches or the I/O's order.
+//!
+//! # Invariants
+//! - `consumed = emitted + dropped` at all times (asserted by every step), and at the end `consumed` is the
+//!   number of entries of all sources.
+//! - Emitted keys are strictly monotonic.
+//! - An error of a source or of the sink changes nothing: the same step can be tried again.
+//!
+//! # Not here
+//! Which tombstones may be dropped: the compaction knows what lies deeper.
+
+#[cfg(test)]
+mod tests;
+
+use core::fmt;
+
+use understory_format::Record;
+
+use crate::contest::Contest;
+use crate::{Direction, Entry, Source, TableError};
+
+/// What becomes of a tombstone that is the newest version of its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tombstones {
+    /// It is emitted: something older may have to be hidden.
+    Keep,
+    /// It is dropped: nothing is older than the sources.
+    Drop,
+}
+
+/// Entries taken in and given out by a merge, by their number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Entries that the merge went past.
+    pub consumed: u64,
+    /// Entries that were given out.
+    pub emitted: u64,
+    /// Older versions, and tombstones if they are dropped.
+    pub dropped: u64,
+}
+
+impl Counts {
+    fn verify(self) {
+        assert!(self.consumed == self.emitted + self.dropped, "each entry is emitted or dropped");
+    }
+
+    fn since(self, start: Self) -> Self {
+        Self {
+            consumed: self.consumed - start.consumed,
+            emitted: self.emitted - start.emitted,
+            dropped: self.dropped - start.dropped,
+        }
+    }
+}
+
+/// What one [`Merge::step`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Entries of this step.
+    pub counts: Counts,
+    /// Whether the step met the end of the sources. A step that ends on its budget does not look further, so
+    /// that it does no I/O for what it does not take: a merge may be at its end and say so only next time.
+    pub is_done: bool,
+}
+
+/// A merge under way.
+pub struct Merge<R: Record, S> {
+    contest: Contest<R, S>,
+    tombstones: Tombstones,
+    counts: Counts,
+    /// The key that was last consumed, with its prefix before it: later entries of it are older versions.
+    last: Option<(u64, R::Key)>,
+    /// The head was given out by `next` and is still to be passed.
+    is_lent: bool,
+}
+
+impl<R: Record, S: Source<R>> Merge<R, S> {
+    /// A merge of `sources`, the newest first, all opened in `direction`. Reads nothing yet.
+    pub fn new(sources: Vec<S>, direction: Direction, tombstones: Tombstones) -> Self {
+        Self {
+            contest: Contest::new(sources, direction),
+            tombstones,
+            counts: Counts::default(),
+            last: None,
+            is_lent: false,
+        }
+    }
+
+    /// All entries so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// The sources, the newest first.
+    pub fn sources(&self) -> &[S] {
+        self.contest.sources()
+    }
+
+    /// Takes in `budget` entries, or as many as there are, and gives those that remain to `sink`, in order and
+    /// without a copy. Budgets add up: steps of any sizes give the same as one step of their sum.
+    ///
+    /// # Errors
+    /// What a source or the sink gives. The entry in question is neither consumed nor counted: the next step
+    /// begins with it, so a sink that fails must not have kept it. What the step did before is in
+    /// [`counts`](Self::counts).
+    pub fn step<E: From<TableError>>(
+        &mut self,
+        budget: u64,
+        mut sink: impl FnMut(Entry<&R>) -> Result<(), E>,
+    ) -> Result<Step, E> {
+        self.pass_lent();
+        let start = self.counts;
+        let mut is_done = false;
+        while self.counts.consumed - start.consumed < budget {
+            let Some(prefix) = self.contest.load()? else {
+                is_done = true;
+                break;
+            };
+            let head = self.judge(prefix);
+            if head.is_emitted {
+                sink(self.contest.entry())?;
+            }
+            self.count(&head);
+            self.contest.advance();
+        }
+        self.counts.verify();
+        Ok(Step { counts: self.counts.since(start), is_done })
+    }
+
+    /// The next entry that is to be given out, or none at the end.
+    ///
+    /// # Errors
+    /// What a source gives; nothing is lost, the next call tries again.
+    #[expect(clippy::should_implement_trait, reason = "it lends, and it can fail")]
+    pub fn next(&mut self) -> Result<Option<Entry<&R>>, TableError> {
+        self.pass_lent();
+        loop {
+            let Some(prefix) = self.contest.load()? else { return Ok(None) };
+            let head = self.judge(prefix);
+            self.count(&head);
+            if head.is_emitted {
+                break;
+            }
+            self.contest.advance();
+        }
+        self.is_lent = true;
+        self.counts.verify();
+        Ok(Some(self.contest.entry()))
+    }
+
+    /// Whether nothing is left to consume. May read the next block to know.
+    ///
+    /// # Errors
+    /// What a source gives; nothing is lost.
+    pub fn is_done(&mut self) -> Result<bool, TableError> {
+        self.pass_lent();
+        Ok(self.contest.load()?.is_none())
+    }
+
+    #[inline]
+    fn pass_lent(&mut self) {
+        if self.is_lent {
+            self.contest.advance();
+            self.is_lent = false;
+        }
+    }
+
+    /// What becomes of the head.
+    #[inline]
+    fn judge(&self, prefix: u64) -> Head<R::Key> {
+        let entry = self.contest.entry();
+        let key = entry.value.key();
+        let is_older = self.last.is_some_and(|(last, of)| last == prefix && of == key);
+        let is_dropped = is_older || (entry.tombstone && self.tombstones == Tombstones::Drop);
+        Head { prefix, key, is_emitted: !is_dropped }
+    }
+
+    #[inline]
+    fn count(&mut self, head: &Head<R::Key>) {
+        self.last = Some((head.prefix, head.key));
+        self.counts.consumed += 1;
+        self.counts.emitted += u64::from(head.is_emitted);
+        self.counts.dropped += u64::from(!head.is_emitted);
+    }
+}
+
+/// The entry at the head of the merge.
+struct Head<K> {
+    prefix: u64,
+    key: K,
+    is_emitted: bool,
+}
+
+impl<R: Record, S> fmt::Debug for Merge<R, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Merge")
+            .field("tombstones", &self.tombstones)
+            .field("counts", &self.counts)
+            .finish_non_exhaustive()
+    }
+}
