@@ -123,3 +123,64 @@ impl fmt::Debug for Buffer {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Arena, Pool, SECTOR};
+
+    #[test]
+    fn exhaustion_and_return() {
+        let pool = Arena::new(2 * SECTOR).expect("memory").pool(SECTOR, 2).expect("room");
+        let first = pool.take().expect("free");
+        let second = pool.take().expect("free");
+        assert!(pool.take().is_none());
+        assert_eq!((pool.available(), pool.count(), pool.buffer_size()), (0, 2, SECTOR));
+        drop(first);
+        assert_eq!(pool.available(), 1);
+        let again = pool.clone().take().expect("free again");
+        assert!(pool.take().is_none());
+        drop((again, second));
+        assert_eq!(pool.available(), 2);
+    }
+
+    #[test]
+    fn a_returned_buffer_is_stale_until_zeroed() {
+        let pool = Arena::new(SECTOR).expect("memory").pool(SECTOR, 1).expect("room");
+        pool.take().expect("free").fill(3);
+        let mut buffer = pool.take().expect("free");
+        assert_eq!(buffer[17], 3);
+        buffer.zero();
+        assert!(buffer.iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn an_empty_pool_gives_nothing() {
+        let pool = Arena::new(SECTOR).expect("memory").pool(SECTOR, 0).expect("room");
+        assert!(pool.take().is_none());
+    }
+
+    /// Each thread takes buffers, marks them and finds its marks: no range has two owners.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the test races real threads")]
+    fn one_owner_at_a_time() {
+        let pool = Arena::new(16 * SECTOR).expect("memory").pool(64, 5).expect("room");
+        std::thread::scope(|scope| {
+            for thread in 0..4_u8 {
+                let pool = pool.clone();
+                scope.spawn(move || (0..5000).for_each(|round| take_and_mark(&pool, thread, round)));
+            }
+        });
+        assert_eq!(pool.available(), 5);
+    }
+
+    fn take_and_mark(pool: &Pool, thread: u8, round: u32) {
+        let Some(mut buffer) = pool.take() else { return };
+        buffer.fill(thread);
+        let mut other = (round % 2 == 0).then(|| pool.take()).flatten();
+        if let Some(other) = &mut other {
+            other.fill(thread + 100);
+        }
+        assert!(buffer.iter().all(|byte| *byte == thread));
+        assert!(other.iter().flat_map(|other| other.iter()).all(|byte| *byte == thread + 100));
+    }
+}

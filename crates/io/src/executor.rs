@@ -120,3 +120,65 @@ pub(crate) fn join_workers(threads: &mut Vec<JoinHandle<()>>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::{ThreadPark, handoff};
+
+    #[test]
+    fn inline_runs_before_it_returns() {
+        let count = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&count);
+        InlineExecutor.submit(Box::new(move || counted.store(1, Ordering::Relaxed)));
+        assert_eq!((count.load(Ordering::Relaxed), InlineExecutor.workers()), (1, 0));
+    }
+
+    #[test]
+    fn drop_runs_what_was_submitted() {
+        let count = Arc::new(AtomicU32::new(0));
+        let threads = ThreadExecutor::new("test", 3).expect("threads");
+        assert_eq!(threads.workers(), 3);
+        for _ in 0..500 {
+            let counted = Arc::clone(&count);
+            threads.submit(Box::new(move || {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }));
+        }
+        drop(threads);
+        assert_eq!(count.load(Ordering::Relaxed), 500);
+    }
+
+    #[test]
+    fn a_panicking_job_spares_its_worker() {
+        let threads = ThreadExecutor::new("test", 1).expect("threads");
+        let (broken, never) = handoff::<u32>(Arc::new(ThreadPark::new()));
+        threads.submit(Box::new(move || {
+            let _broken = broken;
+            std::panic::resume_unwind(Box::new("on purpose"));
+        }));
+        assert_eq!(never.wait(), None);
+        let (promise, pending) = handoff(Arc::new(ThreadPark::new()));
+        threads.submit(Box::new(move || promise.fulfil(5)));
+        assert_eq!(pending.wait(), Some(5));
+    }
+
+    #[test]
+    fn a_job_may_hold_the_last_handle() {
+        let threads = Arc::new(ThreadExecutor::new("test", 2).expect("threads"));
+        let (promise, pending) = handoff(Arc::new(ThreadPark::new()));
+        let (go, gone) = handoff(Arc::new(ThreadPark::new()));
+        let held = Arc::clone(&threads);
+        threads.submit(Box::new(move || {
+            let _gone = gone.wait();
+            drop(held);
+            promise.fulfil(());
+        }));
+        drop(threads);
+        go.fulfil(());
+        assert_eq!(pending.wait(), Some(()));
+    }
+}

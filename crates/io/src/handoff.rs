@@ -90,3 +90,46 @@ impl<T> fmt::Debug for Pending<T> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Executor, ThreadExecutor, ThreadPark};
+
+    fn park() -> Arc<dyn Park> {
+        Arc::new(ThreadPark::new())
+    }
+
+    #[test]
+    fn a_value_crosses_threads() {
+        let park = park();
+        let threads = ThreadExecutor::new("test", 2).expect("threads");
+        for round in 0..2000_u32 {
+            let (promise, pending) = handoff(Arc::clone(&park));
+            threads.submit(Box::new(move || promise.fulfil(round)));
+            assert_eq!(pending.wait(), Some(round));
+        }
+    }
+
+    #[test]
+    fn a_dropped_promise_wakes() {
+        let (promise, pending) = handoff::<u32>(park());
+        assert!(!pending.is_done());
+        let threads = ThreadExecutor::new("test", 1).expect("threads");
+        threads.submit(Box::new(move || drop(promise)));
+        assert_eq!(pending.wait(), None);
+    }
+
+    #[test]
+    fn a_fulfilled_promise_is_done_at_once() {
+        let (promise, pending) = handoff(park());
+        promise.fulfil("value");
+        assert!(pending.is_done());
+        assert_eq!(pending.wait(), Some("value"));
+    }
+
+    #[test]
+    fn keys_differ() {
+        assert_ne!(fresh_key(), fresh_key());
+    }
+}

@@ -76,3 +76,41 @@ impl<T> Join<T> {
         self.pending.wait().expect("a job that is joined does not panic")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DirectIo, Options};
+
+    /// The same calls on any machine.
+    fn check(machine: &Machine) {
+        let joins: Vec<_> = (0..10_u32).map(|job| machine.spawn(move || job * job)).collect();
+        let squares: Vec<u32> = joins.into_iter().map(Join::wait).collect();
+        assert_eq!(squares, (0..10).map(|job| job * job).collect::<Vec<_>>());
+        let before = machine.clock.now();
+        machine.storage.sync().wait().result.expect("synced");
+        assert!(machine.clock.now() >= before);
+    }
+
+    #[test]
+    fn jobs_are_joined_on_every_machine() {
+        let (sim, _storage) = Machine::sim(1);
+        check(&sim);
+        let folder = tempfile::tempdir().expect("a folder");
+        for threads in [0, 1, 3] {
+            let path = folder.path().join(format!("file{threads}"));
+            let options = Options { direct: DirectIo::Off, ..Options::default() };
+            let storage = OsStorage::create(path, options).expect("created");
+            check(&Machine::os(storage, threads).expect("threads"));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a job that is joined does not panic")]
+    fn a_panic_reaches_who_joins() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let storage = OsStorage::create(folder.path().join("file"), Options::default()).expect("created");
+        let machine = Machine::os(storage, 1).expect("threads");
+        machine.spawn(|| std::panic::resume_unwind(Box::new("on purpose"))).wait()
+    }
+}

@@ -89,3 +89,81 @@ impl Park for ThreadPark {
         let _woken = shard.changed.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    /// Two threads pass a turn back and forth; a lost wake-up would stop them for ever.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the test races real threads")]
+    fn no_wake_up_is_lost() {
+        const TURNS: u64 = 20_000;
+        let park = ThreadPark::new();
+        for (even, odd) in [(1, 2), (1, 1)] {
+            let turn = AtomicU64::new(0);
+            let play = |own: u64, own_key: u64, other_key: u64| {
+                for next in (own..TURNS).step_by(2) {
+                    park.park_until(own_key, &mut || turn.load(Ordering::Relaxed) == next);
+                    turn.store(next + 1, Ordering::Relaxed);
+                    park.wake(other_key);
+                }
+            };
+            std::thread::scope(|scope| {
+                scope.spawn(|| play(0, even, odd));
+                scope.spawn(|| play(1, odd, even));
+            });
+            assert_eq!(turn.into_inner(), TURNS);
+        }
+    }
+
+    /// Many waiters of few keys, woken by one thread: each must see its turn come.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the test races real threads")]
+    fn all_waiters_of_a_key_are_woken() {
+        const WAITERS: u64 = 8;
+        const ROUNDS: u64 = 500;
+        let park = ThreadPark::new();
+        let round = AtomicU64::new(0);
+        let arrived = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for waiter in 0..WAITERS {
+                let (park, round, arrived) = (&park, &round, &arrived);
+                scope.spawn(move || {
+                    for wanted in 1..=ROUNDS {
+                        park.park_until(waiter % 2, &mut || round.load(Ordering::Acquire) >= wanted);
+                        arrived.fetch_add(1, Ordering::AcqRel);
+                        park.wake(99);
+                    }
+                });
+            }
+            for wanted in 1..=ROUNDS {
+                round.store(wanted, Ordering::Release);
+                park.wake(0);
+                park.wake(1);
+                park.park_until(99, &mut || arrived.load(Ordering::Acquire) == wanted * WAITERS);
+            }
+        });
+    }
+
+    #[test]
+    fn a_condition_that_holds_does_not_wait() {
+        let mut calls = 0;
+        ThreadPark::new().park_until(5, &mut || {
+            calls += 1;
+            true
+        });
+        assert_eq!(calls, 1);
+    }
+
+    #[test]
+    fn neighbouring_keys_spread_over_shards() {
+        let park = ThreadPark::new();
+        let mut shards: Vec<_> = (0..16).map(|key| std::ptr::from_ref(park.shard(key))).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        assert!(shards.len() > 12, "16 keys meet in {} shards", shards.len());
+    }
+}

@@ -23,3 +23,14 @@ pub fn prefetch_line(bytes: &[u8]) {
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = bytes;
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn any_slice_will_do() {
+        let bytes = vec![1; 100];
+        super::prefetch_line(&bytes);
+        super::prefetch_line(&bytes[99..]);
+        super::prefetch_line(&[]);
+    }
+}

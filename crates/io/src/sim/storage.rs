@@ -19,7 +19,6 @@ use crate::{
 
 /// How a simulated file behaves.
 #[derive(Clone, Debug, Default)]
-#[non_exhaustive]
 pub struct SimOptions {
     /// Decides the order of completions.
     pub seed: u64,
@@ -117,8 +116,9 @@ impl SimStorage {
     /// A machine around this file: waits step its scheduler, jobs run in it, two workers are claimed.
     pub fn machine(self: &Arc<Self>) -> Machine {
         let scheduler = &self.scheduler;
+        let storage: Arc<dyn Storage> = Arc::<Self>::clone(self);
         Machine {
-            storage: Arc::clone(self) as _,
+            storage,
             park: Arc::clone(&self.park),
             executor: Arc::new(SimExecutor::new(Arc::clone(scheduler), 2)),
             clock: Arc::new(SimClock::new(Arc::clone(scheduler))),
@@ -202,6 +202,12 @@ impl SimStorage {
         self.inner.state.lock().size_limit = limit;
     }
 
+    /// The bookkeeping of the file is sound; holds at any time.
+    #[cfg(test)]
+    pub(super) fn verify(&self) {
+        self.inner.state.lock().disk.verify();
+    }
+
     fn fault(&self, operation: u64, fault: Fault) {
         let _replaced = self.inner.state.lock().faults.insert(operation, fault);
     }
@@ -248,7 +254,7 @@ impl SimStorage {
 /// Why an operation did not take off.
 enum Grounded {
     /// The machine had crashed before.
-    Crashed(Flight),
+    Crashed(Box<Flight>),
     /// The machine crashes with this operation in flight.
     Crashing(CrashPolicy),
 }
@@ -258,7 +264,7 @@ impl Inner {
     fn launch(&self, mut flight: Flight) -> Result<u64, Grounded> {
         let mut state = self.state.lock();
         if state.crashed {
-            return Err(Grounded::Crashed(flight));
+            return Err(Grounded::Crashed(Box::new(flight)));
         }
         if let Action::Sync { mark } = &mut flight.action {
             *mark = state.disk.mark();
