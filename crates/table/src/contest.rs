@@ -16,17 +16,16 @@
 use core::cmp::Ordering;
 use core::marker::PhantomData;
 
-use smallvec::SmallVec;
 use understory_format::Record;
 
-use crate::loser_tree::{INPUTS_INLINE, LoserTree, Node};
+use crate::loser_tree::{LoserTree, Node};
 use crate::{Direction, Entry, Source, TableError};
 
 /// How far the heads are known.
 #[derive(Debug)]
 enum State {
     /// These sources have been loaded, the first ones; the rest are still to be asked.
-    Opening(SmallVec<[Option<u64>; INPUTS_INLINE]>),
+    Opening(Vec<Option<u64>>),
     /// All heads are known.
     Ready,
     /// The winner's source went on; its new head is not known.
@@ -51,7 +50,7 @@ impl<R: Record, S: Source<R>> Contest<R, S> {
         Self {
             sources,
             direction,
-            state: State::Opening(SmallVec::new()),
+            state: State::Opening(Vec::new()),
             tree: LoserTree::new(&[], |_, _| false),
             challenger: Node::ENDED,
             record: PhantomData,

@@ -11,7 +11,7 @@
 //!
 //! # Invariants
 //! - The winner comes before every other input that has a head; an input that ended never wins.
-//! - The tree keeps its size: it allocates when it is built, and only for more than [`INPUTS_INLINE`] inputs.
+//! - The tree keeps its size: it allocates when it is built, and only for more than 16 inputs.
 //!
 //! # Source
 //! Knuth, The Art of Computer Programming, volume 3, section 5.4.1 (replacement selection by a tree of losers).
@@ -21,7 +21,7 @@ use core::hint::select_unpredictable;
 use smallvec::SmallVec;
 
 /// Trees of up to this many inputs live beside their owner, not on the heap.
-pub(crate) const INPUTS_INLINE: usize = 16;
+const INPUTS_INLINE: usize = 16;
 
 /// An input with the rank of its head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

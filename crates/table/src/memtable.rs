@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Slot;
-use understory_format::{Key, Record, usize_of};
+use understory_format::{Key, Record, u64_of, usize_of};
 use understory_io::Pool;
 
 pub use cursor::MemCursor;
@@ -140,7 +140,10 @@ impl<R: Record> Contents<R> {
         for &word in &self.newest {
             let key = self.store.value(run::index_of_word(word)).key();
             let later = run::index_of_word(word) + 1..self.store.len();
-            assert!(later.rev().take(64).all(|index| self.store.value(index).key() != key), "newest is newest");
+            assert!(
+                later.rev().take(64).all(|index| self.store.value(index).key() != key),
+                "the index has the newest"
+            );
         }
     }
 }
@@ -213,12 +216,8 @@ impl<R: Record> Memtable<R> {
         self.contents.store.len_max()
     }
 
-    /// The entries of `range`, or all, in `direction`; an open beat's too.
-    pub fn cursor(
-        &self,
-        range: Option<KeyRange<R::Key>>,
-        direction: Direction,
-    ) -> MemCursor<R, &Contents<R>> {
+    /// The entries of `range` in `direction`; an open beat's too.
+    pub fn cursor(&self, range: KeyRange<R::Key>, direction: Direction) -> MemCursor<R, &Contents<R>> {
         MemCursor::new(&self.contents, range, direction)
     }
 }
@@ -236,12 +235,8 @@ impl<R: Record> Clone for Sealed<R> {
 }
 
 impl<R: Record> Sealed<R> {
-    /// The entries of `range`, or all, in `direction`. The cursor keeps the contents alive.
-    pub fn cursor(
-        &self,
-        range: Option<KeyRange<R::Key>>,
-        direction: Direction,
-    ) -> MemCursor<R, Arc<Contents<R>>> {
+    /// The entries of `range` in `direction`. The cursor keeps the contents alive.
+    pub fn cursor(&self, range: KeyRange<R::Key>, direction: Direction) -> MemCursor<R, Arc<Contents<R>>> {
         MemCursor::new(Arc::clone(&self.contents), range, direction)
     }
 
@@ -265,8 +260,8 @@ macro_rules! reads {
             }
 
             /// Number of values, all versions and tombstones counted: what a merge of it consumes.
-            pub fn len(&self) -> u32 {
-                self.contents.store.len()
+            pub fn len(&self) -> u64 {
+                u64::from(self.contents.store.len())
             }
 
             /// Whether it holds nothing.
@@ -275,23 +270,23 @@ macro_rules! reads {
             }
 
             /// Number of keys: what a merge of it alone emits if it keeps tombstones.
-            pub fn distinct(&self) -> u32 {
-                u32::try_from(self.contents.newest.len()).expect("there are no more keys than values")
+            pub fn distinct(&self) -> u64 {
+                u64_of(self.contents.newest.len())
             }
 
             /// Number of tombstones among [`len`](Self::len).
-            pub fn tombstone_count(&self) -> u32 {
-                self.contents.tombstone_count
+            pub fn tombstone_count(&self) -> u64 {
+                u64::from(self.contents.tombstone_count)
             }
 
             /// Bytes of its values: their number times the size of a record.
-            pub fn bytes(&self) -> usize {
-                usize_of(self.len()) * size_of::<R>()
+            pub fn bytes(&self) -> u64 {
+                self.len() * u64_of(size_of::<R>())
             }
 
             /// Bytes of the chunks it has taken.
-            pub fn memory(&self) -> usize {
-                self.contents.store.chunk_count() * self.contents.store.chunk_size()
+            pub fn memory(&self) -> u64 {
+                u64_of(self.contents.store.chunk_count() * self.contents.store.chunk_size())
             }
 
             /// Least and greatest key, tombstones counted; none if empty.

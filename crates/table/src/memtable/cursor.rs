@@ -33,7 +33,7 @@ pub struct MemCursor<R: Record, H> {
 }
 
 impl<R: Record, H: Deref<Target = Contents<R>> + Clone> MemCursor<R, H> {
-    pub(super) fn new(contents: H, range: Option<KeyRange<R::Key>>, direction: Direction) -> Self {
+    pub(super) fn new(contents: H, range: KeyRange<R::Key>, direction: Direction) -> Self {
         let mut cursors = Vec::with_capacity(1 + contents.runs.len());
         let suffix = contents.runs.end()..contents.store.len();
         if !suffix.is_empty() {
@@ -87,9 +87,8 @@ impl<R: Record, H> fmt::Debug for MemCursor<R, H> {
 fn slots_in_range<R: Record>(
     contents: &Contents<R>,
     slots: Range<u32>,
-    range: Option<KeyRange<R::Key>>,
+    range: KeyRange<R::Key>,
 ) -> Range<u32> {
-    let Some(range) = range else { return slots };
     let bound = |key: R::Key, is_inside: fn(Ordering) -> bool| {
         let (mut low, mut high) = (slots.start, slots.end);
         while low < high {
@@ -231,17 +230,10 @@ struct Suffix<R> {
 }
 
 impl<R: Record> Suffix<R> {
-    fn new(
-        contents: &Contents<R>,
-        slots: Range<u32>,
-        range: Option<KeyRange<R::Key>>,
-        direction: Direction,
-    ) -> Self {
+    fn new(contents: &Contents<R>, slots: Range<u32>, range: KeyRange<R::Key>, direction: Direction) -> Self {
         let is_inside = |rank: &Rank| {
-            range.is_none_or(|range| {
-                compare_with(contents, *rank, range.min()).is_ge()
-                    && compare_with(contents, *rank, range.max()).is_le()
-            })
+            compare_with(contents, *rank, range.min()).is_ge()
+                && compare_with(contents, *rank, range.max()).is_le()
         };
         let packed =
             slots.map(|slot| contents.store.rank(slot)).filter(is_inside).map(Rank::packed).collect();

@@ -43,14 +43,18 @@ fn drain<R: Row>(mut cursor: impl Source<R>) -> Vec<(u64, u32, bool)> {
     given
 }
 
-fn key_range<R: Row>(numbers: Option<(u64, u64)>) -> Option<KeyRange<R::Key>> {
-    numbers.map(|(min, max)| KeyRange::new(R::key_of(min), R::key_of(max)).unwrap())
+fn whole<K: Key>() -> KeyRange<K> {
+    KeyRange::new(K::MIN, K::MAX).unwrap()
+}
+
+fn key_range<R: Row>((min, max): (u64, u64)) -> KeyRange<R::Key> {
+    KeyRange::new(R::key_of(min), R::key_of(max)).unwrap()
 }
 
 fn check_range<R: Row>(memtable: &Memtable<R>, model: &Model, numbers: Option<(u64, u64)>) {
     for direction in [Direction::Ascending, Direction::Descending] {
         let all = expected(model, numbers, direction);
-        let cursor = || memtable.cursor(key_range::<R>(numbers), direction);
+        let cursor = || memtable.cursor(numbers.map_or_else(whole, key_range::<R>), direction);
         assert_eq!(drain(cursor()), all, "{numbers:?} {direction:?}");
         let mut newest = all;
         newest.dedup_by_key(|version| version.0);
@@ -71,7 +75,7 @@ fn check_all<R: Row>(memtable: &Memtable<R>, model: &Model, span: u64, random: &
     let tombstones = model.values().flatten().filter(|version| version.1).count();
     assert_eq!(usize::try_from(memtable.tombstone_count()), Ok(tombstones));
     let ends = model.keys().next().zip(model.keys().next_back());
-    assert_eq!(memtable.key_range(), key_range::<R>(ends.map(|(min, max)| (*min, *max))));
+    assert_eq!(memtable.key_range(), ends.map(|(min, max)| key_range::<R>((*min, *max))));
     for number in (0..40).map(|_| random.u64(0..span + 2)).chain([0, span, span + 1]) {
         let found = match model.get(&number).and_then(|versions| versions.first()) {
             None => None,
@@ -124,16 +128,16 @@ fn check_model<R: Row>(seed: u64, span: u64, beats: u32, beat_max: u32) {
         let sealed = memtable.seal();
         sealed.verify();
         for direction in [Direction::Ascending, Direction::Descending] {
-            assert_eq!(drain(sealed.cursor(None, direction)), expected(&model, None, direction));
+            assert_eq!(drain(sealed.cursor(whole(), direction)), expected(&model, None, direction));
         }
         let mut merge = Merge::new(
-            vec![sealed.cursor(None, Direction::Ascending)],
+            vec![sealed.cursor(whole(), Direction::Ascending)],
             Direction::Ascending,
             Tombstones::Keep,
         );
         while merge.next().unwrap().is_some() {}
-        assert_eq!(merge.counts().consumed, u64::from(sealed.len()));
-        assert_eq!(merge.counts().emitted, u64::from(sealed.distinct()));
+        assert_eq!(merge.counts().consumed, sealed.len());
+        assert_eq!(merge.counts().emitted, sealed.distinct());
         drop(merge);
         memtable = sealed.recycle().expect("no cursor is left");
         assert_eq!(pool.available(), pool.count());
@@ -173,9 +177,8 @@ fn ends_of_the_key_space() {
     }
     let check = |memtable: &Memtable<Short>| {
         let all = [(0, 1, false), (u64::MAX, 1, false), (u64::MAX, 1, false)];
-        assert_eq!(drain(memtable.cursor(None, Direction::Ascending)), all);
-        let whole = KeyRange::new(u64::MIN, u64::MAX);
-        assert_eq!(drain(memtable.cursor(whole, Direction::Descending)), [all[1], all[1], all[0]]);
+        assert_eq!(drain(memtable.cursor(whole(), Direction::Ascending)), all);
+        assert_eq!(drain(memtable.cursor(whole(), Direction::Descending)), [all[1], all[1], all[0]]);
     };
     check(&memtable);
     memtable.close_beat(&mut Scratch::default());
@@ -213,7 +216,7 @@ fn full_of_chunks() {
         }
     };
     assert_eq!(full, Full::Chunks { count: 2 });
-    assert_eq!(u64::from(first.len()), number);
+    assert_eq!(first.len(), number);
     assert_eq!(first.get(number), Found::Absent);
     assert_eq!(first.memory(), 4096);
     first.verify();
@@ -222,14 +225,14 @@ fn full_of_chunks() {
     first.put(&Short::row(number, 0), false).unwrap();
     first.close_beat(&mut Scratch::default());
     first.verify();
-    assert_eq!(first.bytes(), usize::try_from(first.len()).unwrap() * size_of::<Short>());
+    assert_eq!(first.bytes(), 12 * first.len());
 }
 
 #[test]
 fn a_tombstone_keeps_its_key_only() {
     let mut memtable = Memtable::new(pool(4096, 1), 10);
     memtable.put(&Short::row(3, 77), true).unwrap();
-    let mut cursor = memtable.cursor(None, Direction::Ascending);
+    let mut cursor = memtable.cursor(whole(), Direction::Ascending);
     assert!(cursor.load().unwrap().is_some());
     assert_eq!(cursor.entry(), Entry { value: &Short::tombstone(3), tombstone: true });
 }
@@ -240,7 +243,7 @@ fn a_cursor_keeps_a_sealed_memtable() {
     memtable.put(&Short::row(3, 1), false).unwrap();
     memtable.close_beat(&mut Scratch::default());
     let sealed = memtable.seal();
-    let cursor = sealed.clone().cursor(None, Direction::Ascending);
+    let cursor = sealed.clone().cursor(whole(), Direction::Ascending);
     let sealed = sealed.recycle().expect_err("a cursor is left");
     assert_eq!(drain(cursor), [(3, 1, false)]);
     assert!(sealed.recycle().is_ok());
