@@ -36,10 +36,9 @@ use core::cmp::Ordering;
 use core::ops::Range;
 use std::collections::BTreeSet;
 
-use understory_format::{Beat, Key, Level};
+use understory_format::{Beat, Key, KeyRange, Level};
 
 use crate::manifest::Manifest;
-use crate::range::KeyRange;
 use crate::table::Table;
 
 /// The inputs of one compaction.

@@ -13,10 +13,9 @@
 use core::slice;
 use std::collections::BTreeMap;
 
-use understory_format::{Beat, BlockAddress, Key, Level, u64_of};
+use understory_format::{Beat, BlockAddress, Direction, Key, KeyRange, Level, u64_of};
 
 use crate::error::ManifestError;
-use crate::range::{Direction, KeyRange};
 use crate::table::Table;
 
 /// Sums over the live tables of a level.

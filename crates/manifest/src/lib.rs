@@ -26,7 +26,6 @@ mod choose;
 mod error;
 mod level;
 mod manifest;
-mod range;
 mod table;
 #[cfg(test)]
 mod testing;
@@ -35,9 +34,8 @@ pub use choose::{Choice, FlushChoice};
 pub use error::ManifestError;
 pub use level::Tables;
 pub use manifest::Manifest;
-pub use range::{Direction, KeyRange};
 pub use table::Table;
-pub use understory_format::{Beat, Key, KeyBytes, Level, ManifestEdit, TableInfo};
+pub use understory_format::{Direction, KeyRange};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -10,12 +10,12 @@
 //! Named at [`Manifest::verify`].
 
 use understory_format::{
-    Beat, BlockAddress, Corruption, EditKind, Expected, Key, Level, ManifestEdit, Place, TableInfo,
+    Beat, BlockAddress, Corruption, Direction, EditKind, Expected, Key, KeyRange, Level, ManifestEdit, Place,
+    TableInfo,
 };
 
 use crate::error::ManifestError;
 use crate::level::{Clash, Counters, LevelTables, Tables};
-use crate::range::{Direction, KeyRange};
 use crate::table::Table;
 
 /// Which tables one tree has, level by level.

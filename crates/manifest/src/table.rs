@@ -1,8 +1,6 @@
 //! One table as a level knows it: the durable description and its decoded keys.
 
-use understory_format::{Beat, Corruption, Expected, Key, Place, TableInfo};
-
-use crate::range::KeyRange;
+use understory_format::{Beat, Corruption, Expected, Key, KeyRange, Place, TableInfo};
 
 /// A value takes at least one byte, a block at most 1 MiB: no block holds more values than this.
 const BLOCK_VALUE_COUNT_MAX: u64 = 1 << 20;
