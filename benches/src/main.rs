@@ -12,7 +12,7 @@ mod report;
 mod suite;
 
 use engine::Kind;
-use lexopt::Arg;
+use lexopt::{Arg, ValueExt};
 use report::Results;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -55,8 +55,8 @@ fn arguments(mut parser: lexopt::Parser) -> Result<Arguments, Failure> {
             Arg::Long("quick") => arguments.scale = Scale::QUICK,
             Arg::Long("json") => arguments.json = Some(parser.value()?.into()),
             Arg::Long("scratch") => arguments.scratch = parser.value()?.into(),
-            Arg::Long("records") => records = Some(parser.value()?.string()?.parse()?),
-            Arg::Long("rounds") => rounds = Some(parser.value()?.string()?.parse()?),
+            Arg::Long("records") => records = Some(parser.value()?.parse()?),
+            Arg::Long("rounds") => rounds = Some(parser.value()?.parse()?),
             Arg::Short(_) | Arg::Long(_) | Arg::Value(_) => {
                 return Err(format!("{}\n\n{USAGE}", argument.unexpected()).into());
             }

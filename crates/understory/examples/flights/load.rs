@@ -1,9 +1,8 @@
 //! Loading: every flight with its index entries in one batch, as many flights to a commit as the file allows.
 
-use crate::Failure;
 use crate::record::{ByCarrier, ByDay, ByDest, ByOrigin, ByTailnum, Flight};
+use crate::{Failure, Plan};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::path::Path;
 use std::time::Duration;
 use understory::{Batch, Database, Geometry, Options, Schema};
 
@@ -32,20 +31,15 @@ pub(crate) fn schema() -> Schema {
         .tree::<ByDay>()
 }
 
-/// Creates a file of this geometry and commits all flights to it, the last checkpoint included.
-pub(crate) fn load(
-    path: &Path,
-    geometry: Geometry,
-    options: Options,
-    flights: &[Flight],
-    title: &'static str,
-) -> Result<(Database, Loaded), Failure> {
-    let mut db = Database::create(path, &schema(), options)?;
-    let bar = progress(flights.len(), title)?;
+/// Creates a file and commits all flights to it, the last checkpoint included.
+pub(crate) fn load(plan: &Plan, flights: &[Flight]) -> Result<(Database, Loaded), Failure> {
+    let options = Options { memory: plan.memory, geometry: plan.geometry, ..Options::default() };
+    let mut db = Database::create(&plan.path, &schema(), options)?;
+    let bar = progress(flights.len(), plan.name)?;
     let mut loaded = Loaded { commits: 0, records: 0, record_bytes: 0, took: Duration::ZERO };
     let (result, took) = crate::timed(|| -> Result<(), Failure> {
         let mut batch = Batch::new();
-        for flights in flights.chunks(flights_per_commit(&geometry, flights)?) {
+        for flights in flights.chunks(flights_per_commit(&plan.geometry, flights)?) {
             batch.clear();
             flights.iter().for_each(|flight| loaded.record_bytes += put(&mut batch, flight));
             db.commit(&batch)?;

@@ -88,12 +88,19 @@ fn run(arguments: &Arguments) -> Result<bool, Failure> {
 
     let path = data_file(arguments)?;
     let plans = [
-        Plan { name: "default geometry", path: path.clone(), geometry: Geometry::default(), memory: 256 << 20 },
+        Plan {
+            name: "default geometry",
+            path: path.clone(),
+            geometry: Geometry::default(),
+            memory: 256 << 20,
+            levels_min: 0,
+        },
         Plan {
             name: "tiny geometry",
             path: path.with_added_extension("tiny"),
             geometry: Geometry::small(),
             memory: 64 << 20,
+            levels_min: 3,
         },
     ];
     let mut passes = Vec::new();
@@ -116,6 +123,8 @@ struct Plan {
     geometry: Geometry,
     /// The budget of the engine, in bytes.
     memory: u64,
+    /// Levels that the pass is there to populate in at least one tree.
+    levels_min: u64,
 }
 
 /// Where the data file goes: where `--path` says, or into the scratch folder, over what an earlier run left there.

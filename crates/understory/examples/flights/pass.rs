@@ -5,13 +5,11 @@ use crate::load::{self, Loaded};
 use crate::plain::Plain;
 use crate::queries;
 use crate::record::{ByCarrier, ByDay, ByDest, ByOrigin, ByTailnum, Flight};
+use crate::report::float;
 use crate::{Failure, Plan};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use understory::{Database, Options, Stats};
-
-/// Levels that the tiny geometry is there to populate.
-const LEVELS_MIN: u64 = 3;
+use understory::{Database, Options, Stats, TreeStats};
 
 /// What a pass found, for the report.
 pub(crate) struct Pass {
@@ -22,13 +20,19 @@ pub(crate) struct Pass {
     pub(crate) bytes_written: u64,
     pub(crate) file_size: u64,
     pub(crate) reopen: Duration,
-    /// Of the reopened file, before it was asked anything.
-    pub(crate) stats: Stats,
+    /// Of the reopened file.
+    pub(crate) trees: Vec<Tree>,
     pub(crate) answers: Answers,
     pub(crate) questions: Vec<Question>,
     pub(crate) checks: Vec<Check>,
     /// What fetching every flight by its key took.
     pub(crate) lookups: Duration,
+}
+
+/// A tree, and how many tables it has on each level.
+pub(crate) struct Tree {
+    pub(crate) name: String,
+    pub(crate) tables: Vec<u64>,
 }
 
 /// A question, in the order of [`Answers::all`].
@@ -48,6 +52,16 @@ impl Pass {
     /// Whether every answer and every number is right.
     pub(crate) fn matches(&self) -> bool {
         self.questions.iter().all(|question| question.matches) && self.checks.iter().all(Check::holds)
+    }
+
+    /// Bytes written to the file per byte of records.
+    pub(crate) fn write_amplification(&self) -> f64 {
+        float(self.bytes_written) / float(self.loaded.record_bytes)
+    }
+
+    /// Bytes of the file per byte of records.
+    pub(crate) fn space_amplification(&self) -> f64 {
+        float(self.file_size) / float(self.loaded.record_bytes)
     }
 }
 
@@ -77,12 +91,12 @@ pub(crate) fn run(
     let options = Options { memory: plan.memory, ..Options::default() };
     let (db, reopen) = crate::timed(|| Database::open(&plan.path, &load::schema(), options));
     let db = db?;
-    let stats = db.stats();
+    let trees = trees(&db.stats());
     let answered = queries::answer(&db)?;
     let (equal, lookups) = crate::timed(|| queries::count_equal_rows(&db, data));
     let mut checks = vec![Check { name: "rows equal to their record", expected: plain.rows, found: equal? }];
     checks.extend(counts(&db, plain)?);
-    checks.extend(levels(plan, &stats));
+    checks.extend(levels_populated(plan, &trees));
     let same = answered.answers.all().into_iter().zip(plain.answers.all());
     let questions = same
         .zip(answered.took)
@@ -96,7 +110,7 @@ pub(crate) fn run(
         bytes_written,
         file_size,
         reopen,
-        stats,
+        trees,
         answers: answered.answers,
         questions,
         checks,
@@ -119,6 +133,22 @@ fn counts(db: &Database, plain: &Plain) -> Result<[Check; 6], Failure> {
         ),
         check("entries by day", plain.rows, queries::count_in_order::<ByDay>(db)?),
     ])
+}
+
+/// Where the geometry is there to populate levels: how many the tree with the most has.
+fn levels_populated(plan: &Plan, trees: &[Tree]) -> Option<Check> {
+    let populated = |tree: &Tree| tree.tables.iter().filter(|tables| **tables > 0).count();
+    let found = trees.iter().map(populated).max().unwrap_or(0).try_into().ok()?;
+    (plan.levels_min > 0).then_some(Check {
+        name: "levels populated, or more",
+        expected: plan.levels_min.max(found),
+        found,
+    })
+}
+
+fn trees(stats: &Stats) -> Vec<Tree> {
+    let tables = |tree: &TreeStats| tree.levels.iter().map(|level| level.tables).collect();
+    stats.trees.iter().map(|tree| Tree { name: tree.name.clone(), tables: tables(tree) }).collect()
 }
 
 /// Removes the data file at the end, also after a failure.

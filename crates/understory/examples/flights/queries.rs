@@ -89,10 +89,7 @@ fn route(db: &Database) -> Result<Vec<String>, Failure> {
     let (origin, dest) = (record::padded(ROUTE.0)?, record::padded(ROUTE.1)?);
     let origins = db.scan::<ByOrigin>((origin, u64::MIN)..=(origin, u64::MAX))?;
     let dests = db.scan::<ByDest>((dest, u64::MIN)..=(dest, u64::MAX))?;
-    let both = intersect(
-        origins.map(|entry| Ok(entry?.id.get())),
-        dests.map(|entry| Ok(entry?.id.get())),
-    );
+    let both = intersect(origins.map(|entry| Ok(entry?.id.get())), dests.map(|entry| Ok(entry?.id.get())));
     flights(db, both)
 }
 
