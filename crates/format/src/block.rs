@@ -189,7 +189,7 @@ pub(crate) fn write_header<M: Metadata>(block: &mut [u8], placement: &Placement,
         reserved_ids: [0; 6],
         beat: placement.beat.get().into(),
         reserved: [0; 56],
-        metadata: zerocopy::transmute!(*metadata_bytes(metadata)),
+        metadata: *metadata_bytes(metadata),
     };
     header.write_to_prefix(block).expect("a block has room for its header");
 }
@@ -258,7 +258,7 @@ impl BlockHeader {
 
     /// Checks all but checksums: version, kind, sizes, what goes with the kind, reserved bytes. `block_size` is the
     /// length of the block.
-    fn check(&self, block_size: usize) -> Result<(), Corruption> {
+    pub(crate) fn check(&self, block_size: usize) -> Result<(), Corruption> {
         exactly("version", VERSION, self.version.get())?;
         exactly("checksum_kind", CHECKSUM_KIND, self.checksum_kind)?;
         let kind = self.kind()?;

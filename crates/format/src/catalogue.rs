@@ -111,6 +111,9 @@ pub struct TreeDescription {
 
 impl TreeDescription {
     /// The description of the tree of `R`.
+    ///
+    /// # Panics
+    /// If `R::NAME` is no name; `record!` lets none through.
     #[must_use]
     pub fn of<R: Record>(id: TreeId, usage: Usage) -> Self {
         let name = TreeName::new(R::NAME).expect("`record!` checks the name");
@@ -238,6 +241,7 @@ impl KeyFieldsWire {
 impl CatalogueEntry {
     /// The wire form.
     #[must_use]
+    #[expect(clippy::missing_panics_doc, reason = "a descriptor has at most four fields")]
     pub fn encode(tree: &TreeDescription) -> Self {
         Self {
             name: tree.name.0,
@@ -372,6 +376,7 @@ impl<'a> CatalogueView<'a> {
     }
 
     /// The trees, by id.
+    #[expect(clippy::missing_panics_doc, reason = "entries were checked when the view was made")]
     pub fn trees(&self) -> impl ExactSizeIterator<Item = TreeDescription> + use<'a> {
         self.entries.iter().map(|entry| entry.decode().expect("checked when the view was made"))
     }

@@ -181,7 +181,7 @@ impl Geometry {
         in_range("levels", self.levels, 1..=7)?;
         in_range("growth", self.growth, 4..=16)?;
         in_range("beats_per_bar", self.beats_per_bar, 2..=256)?;
-        holds("beats_per_bar", self.beats_per_bar, self.beats_per_bar % 2 == 0, "an even number")?;
+        holds("beats_per_bar", self.beats_per_bar, self.beats_per_bar.is_multiple_of(2), "an even number")?;
         in_range("share_size", self.share_size, 4096..=GIB)?;
         in_range("batch_size_max", self.batch_size_max, 1..=u64::from(self.share_size))?;
         let merged = self.level0 == Level0::Merged;
@@ -189,7 +189,7 @@ impl Geometry {
         in_range("runs_max", self.runs_max, 1..=1)?;
         in_range("filter_bits", self.filter_bits, 0..=0)?;
         in_range("journal_size", self.journal_size, 0..=HUGE)?;
-        let whole_blocks = self.journal_size % block == 0;
+        let whole_blocks = self.journal_size.is_multiple_of(block);
         holds("journal_size", self.journal_size, whole_blocks, "a multiple of the block size")?;
         in_range("journal_sector", self.journal_sector, u64::from(SECTOR_SIZE)..=u64::from(SECTOR_SIZE))?;
         in_range("interval_min", self.interval_min, 4096..=HUGE)?;
@@ -227,11 +227,14 @@ impl Geometry {
         ]
     }
 
-    /// Offset of a superblock copy in the file; `copy` is below [`SUPERBLOCK_COPIES`].
+    /// Offset of a superblock copy in the file.
+    ///
+    /// # Panics
+    /// If `copy` is not below [`SUPERBLOCK_COPIES`].
     #[must_use]
     pub const fn superblock_offset(copy: u8) -> u64 {
         assert!(copy < SUPERBLOCK_COPIES, "there are four copies");
-        #[expect(clippy::as_conversions, clippy::cast_lossless, reason = "widening; From is not const")]
+        #[expect(clippy::as_conversions, reason = "widening; From is not const")]
         let copy = copy as u64;
         copy * SUPERBLOCK_STRIDE
     }
@@ -264,6 +267,16 @@ impl Geometry {
     pub fn block_offset(&self, address: BlockAddress) -> u64 {
         self.block_offset_checked(address).expect("the allocator gives addresses that the file can have")
     }
+}
+
+/// What one put or remove of a record of `value_size` bytes takes of a beat's share and of the batch limit, in
+/// bytes: the record, and 16 bytes for what finds it again in a memtable.
+#[must_use]
+pub const fn effect_size(value_size: u32) -> u64 {
+    // A widening conversion; `u64::from` is not const.
+    #[expect(clippy::as_conversions, reason = "u64::from is not const")]
+    let value_size = value_size as u64;
+    value_size + 16
 }
 
 /// What an op with this many bytes of effects adds to the clock: header and effects, in whole sectors.

@@ -170,7 +170,7 @@ key_part_uint! {
 
 #[inline]
 const fn high_half(value: u128) -> u64 {
-    #[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "64 bits are left")]
+    #[expect(clippy::as_conversions, reason = "64 bits are left")]
     {
         (value >> 64) as u64
     }
@@ -253,40 +253,37 @@ macro_rules! key_of_tuple {
             const MAX: Self = ($($part::MAX,)+);
 
             #[inline]
-            #[expect(unused_assignments, reason = "the last part moves an offset nobody reads")]
             fn encode(self) -> KeyBytes {
                 let mut bytes = KeyBytes::ZERO;
-                let mut rest: &mut [u8] = &mut bytes.0;
+                let rest: &mut [u8] = &mut bytes.0;
                 let ($($name,)+) = self;
                 $(
-                    let (part, behind) = rest.split_at_mut($part::SIZE);
+                    let (part, rest) = rest.split_at_mut($part::SIZE);
                     $name.write(part);
-                    rest = behind;
                 )+
+                let _padding = rest;
                 bytes
             }
 
             #[inline]
-            #[expect(unused_assignments, reason = "the last part moves an offset nobody reads")]
             fn decode(bytes: &[u8]) -> Self {
-                let mut rest = bytes;
+                let rest = bytes;
                 $(
-                    let (part, behind) = rest.split_at($part::SIZE);
+                    let (part, rest) = rest.split_at($part::SIZE);
                     let $name = $part::read(part);
-                    rest = behind;
                 )+
+                let _behind = rest;
                 ($($name,)+)
             }
 
             #[inline]
-            #[expect(unused_assignments, reason = "the last part moves an offset nobody reads")]
             fn prefix(self) -> u64 {
                 let ($($name,)+) = self;
-                let (mut prefix, mut size) = (0, 0);
+                let (prefix, size) = (0, 0);
                 $(
-                    prefix |= after(size, $name.prefix());
-                    size += $part::SIZE;
+                    let (prefix, size) = (prefix | after(size, $name.prefix()), size + $part::SIZE);
                 )+
+                let _size = size;
                 prefix
             }
         }
@@ -402,7 +399,7 @@ impl KeyDescriptor {
     #[must_use]
     #[inline]
     pub fn fields(&self) -> &[KeyField] {
-        self.fields.get(..usize::from(self.count)).expect("the constructor counts at most four")
+        self.fields.get(..usize::from(self.count)).unwrap_or_default()
     }
 
     /// Encoded bytes of the key.
@@ -460,14 +457,14 @@ impl Debug for KeyDescriptor {
 }
 
 const fn u32_of_u8(value: u8) -> u32 {
-    #[expect(clippy::as_conversions, clippy::cast_lossless, reason = "widening; From is not const")]
+    #[expect(clippy::as_conversions, reason = "widening; From is not const")]
     {
         value as u32
     }
 }
 
 const fn u32_of_u16(value: u16) -> u32 {
-    #[expect(clippy::as_conversions, clippy::cast_lossless, reason = "widening; From is not const")]
+    #[expect(clippy::as_conversions, reason = "widening; From is not const")]
     {
         value as u32
     }

@@ -34,6 +34,7 @@ pub mod index;
 pub mod key;
 pub mod layout;
 pub mod manifest_block;
+pub mod range;
 pub mod record;
 pub mod refs;
 pub mod superblock;
@@ -42,16 +43,19 @@ pub mod trailer;
 pub mod units;
 pub mod value;
 
+#[cfg(test)]
+mod testing;
+
 pub use block::{
     BlockHeader, BlockKind, Expect, HEADER_SIZE, Placement, VERSION, header, reference, seal, verify,
     write_len,
 };
 pub use catalogue::{CatalogueEntry, CatalogueView, TreeDescription, TreeName, Usage, fingerprint};
-pub use dump::{dump, dump_block, dump_superblock, layouts, markdown};
+pub use dump::{documents, dump, dump_block, dump_superblock, layouts, markdown};
 pub use error::{Corruption, Expected, Place};
 pub use geometry::{
     Difference, Geometry, GeometryError, Level0, SECTOR_SIZE, SUPERBLOCK_COPIES, SUPERBLOCK_STRIDE,
-    SUPERBLOCK_ZONE_SIZE, charge,
+    SUPERBLOCK_ZONE_SIZE, charge, effect_size,
 };
 pub use index::{IndexEncoder, IndexEntry, IndexEntryHost, IndexView, TableCounts, index_capacity};
 pub use key::{
@@ -59,6 +63,7 @@ pub use key::{
 };
 pub use layout::{Field, FieldKind, Layout};
 pub use manifest_block::ManifestBlockView;
+pub use range::{Direction, KeyRange};
 pub use record::{KeyFieldType, NAME_SIZE_MAX, Record, VALUE_SIZE_MAX};
 pub use refs::{BlockRef, TwinRef, TwinRefWire};
 pub use superblock::{

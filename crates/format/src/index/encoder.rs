@@ -51,7 +51,7 @@ impl IndexEncoder {
     /// If the key is empty or larger than the value.
     #[must_use]
     pub fn new(layout: &ValueLayout, key_size: usize) -> Self {
-        assert!(key_size >= 1 && key_size <= super::KEY_SIZE_MAX, "a key has 1 to 32 bytes");
+        assert!((1..=super::KEY_SIZE_MAX).contains(&key_size), "a key has 1 to 32 bytes");
         assert!(key_size <= usize_of(layout.value_size()), "a key is part of the value");
         let capacity = index_capacity(layout.block_size, layout.page_size, u32_of(key_size));
         let full = Sections::new(usize_of(capacity), usize_of(capacity * layout.page_count), key_size);

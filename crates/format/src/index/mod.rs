@@ -159,14 +159,16 @@ impl<'a> IndexView<'a> {
         Ok(view)
     }
 
-    /// The index block in `block`, without a look at its entries: for blocks that were checked when they were read.
-    /// No accessor panics on account of the bytes, but [`IndexView::entry`], whose entries must have been checked.
-    /// O(1).
+    /// The index block in `block`, without a look at its entries: for point lookups in blocks that were verified. No
+    /// accessor panics on account of the bytes but [`IndexView::entry`] and [`IndexView::entries`]; use
+    /// [`IndexView::checked_entry`]. O(1).
     ///
     /// # Errors
-    /// If the sections do not fit the block.
+    /// If it is no index block or the sections do not fit it.
     pub fn unchecked(block: &'a [u8], key_size: usize) -> Result<Self, Corruption> {
-        let (header, metadata, _) = block::open::<IndexMetadata>(block)?;
+        let header = block::header_raw(block)?;
+        exactly("kind", BlockKind::Index.tag(), header.kind)?;
+        let metadata: &IndexMetadata = header.metadata();
         at_most("length", 1_u32 << 20, u64_of(block.len()))?;
         at_least("key_size", 1_u8, metadata.key_size.get())?;
         at_most("key_size", u64_of(KEY_SIZE_MAX), metadata.key_size.get())?;
@@ -197,6 +199,7 @@ impl<'a> IndexView<'a> {
     }
 
     fn validate(&self, block_size: usize) -> Result<(), Corruption> {
+        self.header.check(block_size)?;
         IndexMetadata::LAYOUT.check_reserved(self.metadata.as_bytes())?;
         let sizes = (self.metadata.page_size.get(), self.metadata.value_size.get());
         let Some(layout) = ValueLayout::new(u32_of(block_size), sizes.0, sizes.1) else {
@@ -207,11 +210,7 @@ impl<'a> IndexView<'a> {
         let (mut pages, mut values, mut tombstones) = (0, 0, 0);
         for entry in self.entries {
             IndexEntry::LAYOUT.check_reserved(entry.as_bytes())?;
-            at_least("address", 1_u8, entry.address.get())?;
-            at_least("value_count", 1_u8, entry.value_count.get())?;
-            at_most("value_count", layout.value_count_max, entry.value_count.get())?;
-            at_most("tombstone_count", entry.value_count.get(), entry.tombstone_count.get())?;
-            at_most("flags", FLAG_LOST, entry.flags)?;
+            check_entry(entry, &layout)?;
             exactly("page_start", pages, entry.page_start.get())?;
             pages += layout.pages_used(entry.value_count.get());
             values += u64::from(entry.value_count.get());
@@ -295,10 +294,29 @@ impl<'a> IndexView<'a> {
         self.metadata.page_size.get()
     }
 
+    /// Value block `index` of the table, from 0, checked on its own: for views made by [`IndexView::unchecked`]. Its
+    /// pages are pages of the table and those that its values take in `layout`. O(1).
+    ///
+    /// # Errors
+    /// The first field that no entry has.
+    ///
+    /// # Panics
+    /// If there is no such block.
+    #[inline]
+    pub fn checked_entry(&self, index: u32, layout: &ValueLayout) -> Result<IndexEntryHost, Corruption> {
+        let entry = self.wire_entry(index);
+        check_entry(entry, layout)?;
+        let pages = layout.pages_used(entry.value_count.get());
+        let end = u64::from(entry.page_start.get()) + u64::from(pages);
+        exactly("page_start", u64::from(self.page_end(index)), end)?;
+        at_most("page_start", self.page_count(), end)?;
+        Ok(self.entry(index))
+    }
+
     /// Value block `index` of the table, from 0.
     ///
     /// # Panics
-    /// If there is none.
+    /// If there is none, or the view was made by [`IndexView::unchecked`] and the entry has no address.
     #[must_use]
     #[inline]
     pub fn entry(&self, index: u32) -> IndexEntryHost {
@@ -316,6 +334,9 @@ impl<'a> IndexView<'a> {
     }
 
     /// All entries in order.
+    ///
+    /// # Panics
+    /// If the view was made by [`IndexView::unchecked`] and an entry has no address.
     pub fn entries(&self) -> impl DoubleEndedIterator<Item = IndexEntryHost> + ExactSizeIterator + '_ {
         (0..usize_of(self.value_block_count())).map(|index| self.entry(u32_of(index)))
     }
@@ -350,7 +371,7 @@ impl<'a> IndexView<'a> {
     #[must_use]
     #[inline]
     pub fn key_max_bytes(&self, index: u32) -> &'a [u8] {
-        self.page_key_max_bytes(self.page_end(index) - 1)
+        self.page_key_max_bytes(self.page_end(index).min(self.page_count()).saturating_sub(1))
     }
 
     /// The greatest key of page `page`, without padding.
@@ -437,6 +458,16 @@ impl<'a> IndexView<'a> {
         }
         (low < self.page_count()).then_some(low)
     }
+}
+
+/// Checks an entry without its neighbours.
+#[inline]
+fn check_entry(entry: &IndexEntry, layout: &ValueLayout) -> Result<(), Corruption> {
+    at_least("address", 1_u8, entry.address.get())?;
+    at_least("value_count", 1_u8, entry.value_count.get())?;
+    at_most("value_count", layout.value_count_max, entry.value_count.get())?;
+    at_most("tombstone_count", entry.value_count.get(), entry.tombstone_count.get())?;
+    at_most("flags", FLAG_LOST, entry.flags)
 }
 
 #[cfg(test)]

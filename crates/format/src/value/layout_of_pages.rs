@@ -34,7 +34,7 @@ pub struct PageLayout {
 }
 
 /// Bytes of a page at most.
-pub const PAGE_SIZE_MAX: u32 = 16 * 1024;
+pub(super) const PAGE_SIZE_MAX: u32 = 16 * 1024;
 
 /// Bytes of the bitmap for `count` values: whole words.
 const fn bitmap_size(count: u32) -> u32 {
@@ -92,13 +92,9 @@ impl PageLayout {
     #[must_use]
     #[inline]
     pub const fn slot(&self, hash: u64) -> u32 {
-        #[expect(clippy::as_conversions, clippy::cast_lossless, reason = "widening; From is not const")]
+        #[expect(clippy::as_conversions, reason = "widening; From is not const")]
         let (low, count) = (hash & 0xffff_ffff, self.slot_count as u64);
-        #[expect(
-            clippy::as_conversions,
-            clippy::cast_possible_truncation,
-            reason = "below slot_count, a u32"
-        )]
+        #[expect(clippy::as_conversions, reason = "below slot_count, a u32")]
         {
             ((low * count) >> 32) as u32
         }
@@ -108,7 +104,7 @@ impl PageLayout {
     #[must_use]
     #[inline]
     pub const fn tag(&self, hash: u64) -> u16 {
-        #[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "16 bits are left")]
+        #[expect(clippy::as_conversions, reason = "16 bits are left")]
         let high = (hash >> 48) as u16;
         high & !self.index_mask()
     }
