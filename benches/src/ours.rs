@@ -25,9 +25,9 @@ pub(crate) struct Ours {
 
 impl Ours {
     pub(crate) fn create(folder: &Path) -> Result<Ours, Failure> {
-        let options = Options { memory: CACHE_SIZE, ..Options::default() };
+        let options = Options::default().memory(CACHE_SIZE);
         let schema = Schema::new().tree::<Row>();
-        let db = Database::create(folder.join("bench.understory"), &schema, options)?;
+        let db = Database::create(folder.join("bench.understory"), &schema, &options)?;
         Ok(Ours { db, batch: Batch::new() })
     }
 }
@@ -50,7 +50,7 @@ impl Engine for Ours {
     }
 
     fn get(&self, key: u128) -> Result<Option<[u8; 8]>, Failure> {
-        Ok(self.db.get::<Row>(&key)?.and_then(|row| mark(&row.value)))
+        Ok(self.db.get::<Row>(key)?.and_then(|row| mark(&row.value)))
     }
 
     fn scan(&self, key: u128, count: u64, direction: Direction) -> Result<Scanned, Failure> {

@@ -31,7 +31,7 @@ pub(crate) struct Pass {
 
 /// A tree, and how many tables it has on each level.
 pub(crate) struct Tree {
-    pub(crate) name: String,
+    pub(crate) name: &'static str,
     pub(crate) tables: Vec<u64>,
 }
 
@@ -84,12 +84,12 @@ pub(crate) fn run(
     }
     let _file = DataFile { path: &plan.path, keep };
     let (db, loaded) = load::load(plan, flights)?;
-    let bytes_written = db.stats().bytes_written;
+    let bytes_written = db.stats().io.bytes_written;
     db.close()?;
     let file_size = plan.path.metadata()?.len();
 
-    let options = Options { memory: plan.memory, ..Options::default() };
-    let (db, reopen) = crate::timed(|| Database::open(&plan.path, &load::schema(), options));
+    let options = Options::default().memory(plan.memory);
+    let (db, reopen) = crate::timed(|| Database::open(&plan.path, &load::schema(), &options));
     let db = db?;
     let trees = trees(&db.stats());
     let answered = queries::answer(&db)?;
@@ -147,8 +147,8 @@ fn levels_populated(plan: &Plan, trees: &[Tree]) -> Option<Check> {
 }
 
 fn trees(stats: &Stats) -> Vec<Tree> {
-    let tables = |tree: &TreeStats| tree.levels.iter().map(|level| level.tables).collect();
-    stats.trees.iter().map(|tree| Tree { name: tree.name.clone(), tables: tables(tree) }).collect()
+    let tables = |tree: &TreeStats| tree.levels.iter().map(|level| level.table_count).collect();
+    stats.trees.iter().map(|tree| Tree { name: tree.name, tables: tables(tree) }).collect()
 }
 
 /// Removes the data file at the end, also after a failure.

@@ -42,7 +42,7 @@ pub(crate) fn count_equal_rows(db: &Database, data: &Path) -> Result<u64, Failur
     let mut equal = 0;
     source::for_each_flight(data, |row| {
         let id = Flight::from_row(row)?.id.get();
-        let found = db.get::<Flight>(&id)?;
+        let found = db.get::<Flight>(id)?;
         equal += u64::from(found.is_some_and(|flight| flight.to_row() == *row));
         Ok(())
     })?;
@@ -116,7 +116,7 @@ fn intersect(
 fn flights(db: &Database, keys: impl Iterator<Item = Result<u64, Error>>) -> Result<Vec<String>, Failure> {
     keys.map(|key| {
         let key = key?;
-        let flight = db.get::<Flight>(&key)?.ok_or_else(|| format!("flight {key} is in an index only"))?;
+        let flight = db.get::<Flight>(key)?.ok_or_else(|| format!("flight {key} is in an index only"))?;
         plain::line(&flight.to_row())
     })
     .collect()

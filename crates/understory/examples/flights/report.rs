@@ -129,7 +129,7 @@ fn pass_json(pass: &Pass, plain: &Plain) -> Value {
         "load_rate": per_second(plain.rows, pass.loaded.took),
         "write_amplification": pass.write_amplification(),
         "file_size": pass.file_size,
-        "levels": pass.trees.iter().map(|tree| (tree.name.clone(), json!(tree.tables))).collect::<Value>(),
+        "levels": pass.trees.iter().map(|tree| (tree.name.to_owned(), json!(tree.tables))).collect::<Value>(),
         "queries": queries,
         "checks": checks,
     })
