@@ -176,7 +176,7 @@ mod tests {
     fn take_and_mark(pool: &Pool, thread: u8, round: u32) {
         let Some(mut buffer) = pool.take() else { return };
         buffer.fill(thread);
-        let mut other = (round % 2 == 0).then(|| pool.take()).flatten();
+        let mut other = round.is_multiple_of(2).then(|| pool.take()).flatten();
         if let Some(other) = &mut other {
             other.fill(thread + 100);
         }

@@ -56,3 +56,8 @@ pub(crate) fn usize_of(value: u64) -> usize {
 pub(crate) fn u64_of(value: usize) -> u64 {
     u64::try_from(value).expect("usize is at most 64 bits wide")
 }
+
+/// The example of the README is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

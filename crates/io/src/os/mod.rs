@@ -15,6 +15,8 @@
 mod open;
 mod raw;
 #[cfg(test)]
+mod scripted;
+#[cfg(test)]
 mod tests;
 mod transfer;
 

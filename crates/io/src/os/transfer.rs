@@ -22,11 +22,39 @@ static ZEROES: Zeroes = Zeroes([0; ZEROES_SIZE]);
 /// Zeroes are written in requests of up to 1 MiB.
 const ZEROES_PARTS: usize = 16;
 
+/// After so many calls that neither fail nor get on, trying again would change nothing.
+const STUCK_MAX: u32 = 16;
+
+/// How far a transfer has got, in bytes.
+#[derive(Default)]
+struct Progress {
+    done: usize,
+    /// Calls in a row that did not get beyond `done`.
+    stuck: u32,
+}
+
+impl Progress {
+    /// Where the next call starts: direct I/O starts at a sector only.
+    fn restart(&self) -> usize {
+        self.done - self.done % SECTOR
+    }
+
+    /// A call that started at or before `done` got up to `end`.
+    fn moved_to(&mut self, end: usize) -> Result<(), IoCause> {
+        if end > self.done {
+            *self = Self { done: end, stuck: 0 };
+            return Ok(());
+        }
+        self.stuck += 1;
+        if self.stuck < STUCK_MAX { Ok(()) } else { Err(IoCause::from_errno(Errno::IO)) }
+    }
+}
+
 /// Fills the buffer from `offset`.
 pub(super) fn read(file: &dyn RawFile, offset: u64, buffer: &mut [u8]) -> Result<(), IoCause> {
-    let mut done = 0;
-    while done < buffer.len() {
-        let start = sector_start(done);
+    let mut progress = Progress::default();
+    while progress.done < buffer.len() {
+        let (done, start) = (progress.done, progress.restart());
         let rest = buffer.get_mut(start..).expect("done is less than the length");
         let count = match file.read_at(rest, offset + u64_of(start)) {
             Ok(count) => count,
@@ -35,11 +63,17 @@ pub(super) fn read(file: &dyn RawFile, offset: u64, buffer: &mut [u8]) -> Result
         };
         assert!(count <= rest.len(), "a read gives no more than was asked for");
         if start + count <= done {
-            return Err(IoCause::Truncated);
+            check_end(file, offset + u64_of(done))?;
         }
-        done = start + count;
+        progress.moved_to(start + count)?;
     }
     Ok(())
+}
+
+/// A read got no further than `end`: does the file end there?
+fn check_end(file: &dyn RawFile, end: u64) -> Result<(), IoCause> {
+    let size = file.size().map_err(IoCause::from_errno)?;
+    if end < size { Ok(()) } else { Err(IoCause::Truncated) }
 }
 
 /// Writes all parts, one after another, from `offset`.
@@ -50,9 +84,9 @@ pub(super) fn write(file: &dyn RawFile, offset: u64, parts: &WriteParts) -> Resu
 }
 
 fn write_slices(file: &dyn RawFile, offset: u64, slices: &[&[u8]], total: usize) -> Result<(), IoCause> {
-    let mut done = 0;
-    while done < total {
-        let start = sector_start(done);
+    let mut progress = Progress::default();
+    while progress.done < total {
+        let start = progress.restart();
         let rest = skip(slices, start);
         let count = match file.write_at(&rest, offset + u64_of(start)) {
             Ok(count) => count,
@@ -60,11 +94,7 @@ fn write_slices(file: &dyn RawFile, offset: u64, slices: &[&[u8]], total: usize)
             Err(errno) => return Err(IoCause::from_errno(errno)),
         };
         assert!(count <= total - start, "a write takes no more than it was given");
-        if start + count <= done {
-            // The call neither fails nor gets on: nothing that trying again would change.
-            return Err(IoCause::from_errno(Errno::IO));
-        }
-        done = start + count;
+        progress.moved_to(start + count)?;
     }
     Ok(())
 }
@@ -146,6 +176,137 @@ fn give_back_on_error(file: &dyn RawFile, old: u64, result: Result<(), IoCause>)
     result
 }
 
-fn sector_start(done: usize) -> usize {
-    done - done % SECTOR
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::scripted::{Script, ScriptedFile};
+    use super::*;
+    use crate::{Arena, Buffer, WritePart};
+
+    fn buffer(sectors: usize) -> Buffer {
+        let arena = Arena::new(sectors * SECTOR).expect("memory");
+        arena.pool(sectors * SECTOR, 1).expect("room").take().expect("free")
+    }
+
+    fn random_parts(rng: &mut fastrand::Rng) -> WriteParts {
+        let part = |rng: &mut fastrand::Rng| {
+            let mut buffer = buffer(3);
+            rng.fill(&mut buffer);
+            WritePart { buffer: Arc::new(buffer), len: rng.usize(1..=3) * SECTOR }
+        };
+        (0..rng.usize(1..=5)).map(|_| part(rng)).collect()
+    }
+
+    /// Whatever the calls move at a time: all bytes arrive, in whole sectors.
+    #[test]
+    fn short_transfers_are_completed() {
+        for seed in 0..200 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let size = 40 * SECTOR;
+            let mut model = vec![0; size];
+            let script = Script { short: Some(rng.fork()), ..Script::default() };
+            let file = ScriptedFile::new(vec![0; size], script);
+            for _ in 0..10 {
+                let parts = random_parts(&mut rng);
+                let total = write_size(&parts);
+                let offset = rng.usize(0..=(size - total) / SECTOR) * SECTOR;
+                write(&file, u64_of(offset), &parts).expect("written");
+                let data: Vec<u8> = parts.iter().flat_map(|part| part.bytes().to_vec()).collect();
+                model[offset..][..total].copy_from_slice(&data);
+                let mut found = buffer(4);
+                let offset = rng.usize(0..=36) * SECTOR;
+                read(&file, u64_of(offset), &mut found).expect("read");
+                assert!(found[..] == model[offset..][..found.len()]);
+            }
+            assert!(*file.bytes.lock() == model);
+        }
+    }
+
+    #[test]
+    fn the_end_of_the_file_is_truncated() {
+        for (size, offset, expected) in [
+            (0, 0, Err(IoCause::Truncated)),
+            (100, 0, Err(IoCause::Truncated)),
+            (2 * SECTOR - 1, 0, Err(IoCause::Truncated)),
+            (2 * SECTOR, 0, Ok(())),
+            (2 * SECTOR, 1, Err(IoCause::Truncated)),
+            (3 * SECTOR, 1, Ok(())),
+            (3 * SECTOR, 7, Err(IoCause::Truncated)),
+        ] {
+            for short in [None, Some(fastrand::Rng::with_seed(1))] {
+                let file = ScriptedFile::new(vec![1; size], Script { short, ..Script::default() });
+                let result = read(&file, u64_of(offset * SECTOR), &mut buffer(2));
+                assert_eq!(result, expected, "{size} bytes, read at sector {offset}");
+            }
+        }
+    }
+
+    #[test]
+    fn errors_keep_their_number() {
+        for (errno, expected) in [
+            (Errno::IO, IoCause::Os(Errno::IO.raw_os_error())),
+            (Errno::NOSPC, IoCause::NoSpace),
+            (Errno::FBIG, IoCause::NoSpace),
+            (Errno::DQUOT, IoCause::NoSpace),
+        ] {
+            for bad in [0, 1, SECTOR, 2 * SECTOR + 5] {
+                let script = Script { bad: Some((u64_of(bad), errno)), ..Script::default() };
+                let file = ScriptedFile::new(vec![0; 4 * SECTOR], script);
+                let part = WritePart { buffer: Arc::new(buffer(3)), len: 3 * SECTOR };
+                let stuck = bad % SECTOR != 0;
+                // A call that stops inside a sector and starts there again never meets the error itself.
+                let wanted = if stuck { IoCause::Os(Errno::IO.raw_os_error()) } else { expected };
+                assert_eq!(write(&file, 0, &smallvec::smallvec![part]), Err(wanted));
+                assert_eq!(read(&file, 0, &mut buffer(3)), Err(wanted));
+            }
+        }
+    }
+
+    #[test]
+    fn more_pieces_than_one_call_takes() {
+        let mut piece = buffer(1);
+        piece.fill(5);
+        let part = WritePart { buffer: Arc::new(piece), len: SECTOR };
+        let parts: WriteParts = (0..2 * PARTS_MAX + 3).map(|_| part.clone()).collect();
+        let file = ScriptedFile::new(vec![0; (2 * PARTS_MAX + 4) * SECTOR], Script::default());
+        write(&file, 0, &parts).expect("written");
+        let bytes = file.bytes.lock();
+        assert_eq!(bytes.iter().filter(|byte| **byte == 5).count(), (2 * PARTS_MAX + 3) * SECTOR);
+    }
+
+    /// Grows a file full of ones from `old` to `new` sectors, and looks at what is left.
+    fn check_grow(script: Script, preallocate: bool, expected: Result<(), IoCause>) {
+        let (old, new) = (3 * SECTOR + 10, 600 * SECTOR);
+        let file = ScriptedFile::new(vec![1; old], script);
+        assert_eq!(grow(&file, u64_of(old), u64_of(new), preallocate), expected);
+        let bytes = file.bytes.lock();
+        assert_eq!(bytes.len(), if expected.is_ok() { new } else { old });
+        assert!(bytes[..old].iter().all(|byte| *byte == 1), "what was there stays");
+        assert!(bytes[old..].iter().all(|byte| *byte == 0), "what is new is zero");
+    }
+
+    #[test]
+    fn growth_is_whole_or_leaves_no_trace() {
+        let max = |sectors: usize, errno| Script {
+            size_max: Some((u64_of(sectors * SECTOR), errno)),
+            ..Script::default()
+        };
+        let refused = |errno| Script { allocate: Some(errno), ..Script::default() };
+        check_grow(Script::default(), true, Ok(()));
+        check_grow(Script::default(), false, Ok(()));
+        check_grow(refused(Errno::OPNOTSUPP), true, Ok(()));
+        check_grow(refused(Errno::NOSYS), true, Ok(()));
+        check_grow(refused(Errno::IO), true, Err(IoCause::Os(Errno::IO.raw_os_error())));
+        for preallocate in [false, true] {
+            check_grow(max(10, Errno::NOSPC), preallocate, Err(IoCause::NoSpace));
+            check_grow(max(599, Errno::FBIG), preallocate, Err(IoCause::NoSpace));
+            check_grow(max(600, Errno::NOSPC), preallocate, Ok(()));
+        }
+        // The size can be set, but the zeroes do not fit.
+        let full = Script { bad: Some((u64_of(400 * SECTOR), Errno::NOSPC)), ..Script::default() };
+        check_grow(full, false, Err(IoCause::NoSpace));
+        let short = Script { short: Some(fastrand::Rng::with_seed(3)), ..Script::default() };
+        check_grow(short, false, Ok(()));
+    }
 }

@@ -13,6 +13,7 @@
 //! Real threads; what a file's bytes mean.
 
 mod disk;
+mod flight;
 mod schedule;
 mod storage;
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! The simulated machine against plain models.
 
+mod crash;
+mod faults;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -8,8 +11,8 @@ use smallvec::smallvec;
 
 use super::*;
 use crate::{
-    Arena, Buffer, Clock, Counters, Executor, IoCause, Machine, Operation, Park, Pool, SECTOR, Storage,
-    Ticket, WritePart, handoff, u64_of, usize_of,
+    Arena, Buffer, Counters, Executor, IoCause, Machine, Pool, SECTOR, Storage, Ticket, WritePart, handoff,
+    u64_of, usize_of,
 };
 
 const SECTORS: u64 = 32;
@@ -115,258 +118,6 @@ fn a_seed_decides_everything() {
     assert!((0..5).any(|seed| run_model(seed).2 != run_model(seed + 5).2));
 }
 
-#[test]
-fn a_crash_drops_what_was_not_synced() {
-    let storage = grown(1);
-    let buffers = pool(1, 4);
-    write(&storage, 0, filled(&buffers, 1)).wait().result.expect("written");
-    write(&storage, 1, filled(&buffers, 1)).wait().result.expect("written");
-    sync(&storage);
-    write(&storage, 1, filled(&buffers, 2)).wait().result.expect("written");
-    storage.grow(at(SECTORS + 1)).expect("grown");
-    let in_flight = write(&storage, 2, filled(&buffers, 2));
-    storage.crash(CrashPolicy::DropUnsynced);
-    assert!(storage.is_crashed());
-    assert!(in_flight.is_done());
-    assert_eq!(in_flight.wait().result.expect_err("crashed").source, IoCause::Crashed);
-    let image = storage.image();
-    assert_eq!(u64_of(image.len()), at(SECTORS));
-    assert_eq!([value(&image, 0), value(&image, 1), value(&image, 2)], [1, 1, 0]);
-    assert_eq!(buffers.available(), 4);
-}
-
-#[test]
-fn everything_fails_after_a_crash() {
-    let storage = grown(1);
-    let buffers = pool(1, 4);
-    let read = storage.read(0, buffers.take().expect("free"));
-    storage.crash(CrashPolicy::DropUnsynced);
-    let operations = storage.operations();
-    let completions = [
-        read.wait(),
-        storage.read(0, buffers.take().expect("free")).wait(),
-        storage.read_now(0, buffers.take().expect("free")),
-        write(&storage, SECTORS - 1, filled(&buffers, 1)).wait(),
-        storage.sync().wait(),
-    ];
-    for completion in completions {
-        assert_eq!(completion.result.expect_err("crashed").source, IoCause::Crashed);
-    }
-    assert_eq!(storage.grow(at(99)).expect_err("crashed").source, IoCause::Crashed);
-    assert_eq!(storage.truncate(0).expect_err("crashed").source, IoCause::Crashed);
-    assert_eq!(storage.operations(), operations);
-    assert_eq!(buffers.available(), 4);
-}
-
-/// Writes of four sectors, two generations over each other: a crash keeps any sector of either or neither, never
-/// what was there before the last sync was lost.
-#[test]
-fn a_crash_keeps_any_subset_of_sectors() {
-    let buffers = pool(4, 8);
-    let (mut torn, mut old, mut new, mut beyond) = (0, 0, 0, 0);
-    for seed in 0..200 {
-        let storage = grown(1);
-        write(&storage, 0, filled(&buffers, 10)).wait().result.expect("written");
-        sync(&storage);
-        write(&storage, 0, filled(&buffers, 20)).wait().result.expect("written");
-        storage.grow(at(SECTORS + 4)).expect("grown");
-        write(&storage, SECTORS, filled(&buffers, 50)).wait().result.expect("written");
-        let in_flight = [write(&storage, 0, filled(&buffers, 30)), write(&storage, 8, filled(&buffers, 40))];
-        storage.crash(CrashPolicy::KeepSubset(seed));
-        assert!(in_flight.iter().all(Ticket::is_done));
-        let image = storage.image();
-        assert!(image == storage.durable_image());
-        let kept: Vec<u8> = (0..4).map(|sector| value(&image, sector)).collect();
-        for (sector, kept) in (0..).zip(&kept) {
-            assert!([10 + sector, 20 + sector, 30 + sector].contains(kept), "sector {sector} holds {kept}");
-        }
-        let first_kept = (0..).zip(&kept).filter(|(sector, kept)| **kept == 30 + sector).count();
-        torn += u32::from((1..4).contains(&first_kept));
-        old += u32::from(kept == [10, 11, 12, 13]);
-        new += u32::from(kept == [30, 31, 32, 33]);
-        assert!([at(SECTORS), at(SECTORS + 4)].contains(&u64_of(image.len())));
-        beyond += u32::from(u64_of(image.len()) > at(SECTORS) && value(&image, SECTORS) == 50);
-    }
-    assert!(
-        torn > 20 && old > 0 && new > 0 && beyond > 5,
-        "torn {torn}, old {old}, new {new}, beyond {beyond}"
-    );
-}
-
-/// Only what had completed before the sync was submitted is durable by it.
-#[test]
-fn a_sync_covers_what_completed_before_it() {
-    let mut late_completions = 0;
-    for seed in 0..20 {
-        let storage = grown(seed);
-        let buffers = pool(1, 2);
-        write(&storage, 0, filled(&buffers, 1)).wait().result.expect("written");
-        let ticket = storage.sync();
-        let late = write(&storage, 1, filled(&buffers, 1));
-        ticket.wait().result.expect("synced");
-        late_completions += u32::from(late.is_done());
-        storage.crash(CrashPolicy::DropUnsynced);
-        let image = storage.image();
-        assert_eq!([value(&image, 0), value(&image, 1)], [1, 0]);
-    }
-    assert!((1..20).contains(&late_completions));
-}
-
-#[test]
-fn a_crash_comes_at_its_operation() {
-    let total = {
-        let storage = grown(3);
-        workload(&storage);
-        storage.operations()
-    };
-    assert_eq!(total, 1 + 6);
-    for operation in 1..total {
-        let storage = grown(3);
-        storage.crash_at(operation, CrashPolicy::DropUnsynced);
-        workload(&storage);
-        assert!(storage.is_crashed());
-        let expected = if operation <= 3 { [0, 0] } else { [1, 0] };
-        let expected = if operation == 1 + 5 { [1, 2] } else { expected };
-        let image = storage.image();
-        // The growth itself was synced together with the first write.
-        let found = if image.is_empty() { [0, 0] } else { [value(&image, 0), value(&image, 1)] };
-        assert_eq!(found, expected, "crash at operation {operation}");
-    }
-}
-
-/// Six operations: write, read, sync, write, sync, read now. Errors are left to the caller's look at the image.
-fn workload(storage: &SimStorage) {
-    let buffers = pool(1, 2);
-    drop(write(storage, 0, filled(&buffers, 1)).wait());
-    drop(storage.read(0, buffers.take().expect("free")).wait());
-    drop(storage.sync().wait());
-    drop(write(storage, 1, filled(&buffers, 2)).wait());
-    drop(storage.sync().wait());
-    drop(storage.read_now(0, buffers.take().expect("free")));
-}
-
-#[test]
-fn corruption_stays_until_overwritten() {
-    let storage = grown(1);
-    let buffers = pool(1, 2);
-    write(&storage, 3, filled(&buffers, 0)).wait().result.expect("written");
-    storage.corrupt(at(3) + 17, 0x40);
-    storage.verify();
-    let buffer = storage.read(at(3), buffers.take().expect("free")).wait().into_buffer().expect("read");
-    assert_eq!((buffer[16], buffer[17], buffer[18]), (0, 0x40, 0));
-    sync(&storage);
-    assert_eq!(storage.durable_image()[usize_of(at(3)) + 17], 0x40);
-    write(&storage, 3, filled(&buffers, 0)).wait().result.expect("written");
-    assert_eq!(value(&storage.image(), 3), 0);
-}
-
-#[test]
-fn injected_errors_befall_their_operation() {
-    let storage = grown(1);
-    let buffers = pool(1, 4);
-    let eio = IoCause::Os(5);
-    for offset in 0..4 {
-        storage.inject(storage.operations() + offset, eio);
-    }
-    let read = storage.read(at(1), buffers.take().expect("free"));
-    let written = write(&storage, 2, filled(&buffers, 1));
-    let now = storage.read_now(at(3), buffers.take().expect("free"));
-    let grow = storage.grow(at(SECTORS + 1)).expect_err("injected");
-    let error = read.wait().result.expect_err("injected");
-    assert_eq!((error.operation, error.offset, error.source), (Operation::Read, at(1), eio));
-    let error = written.wait().result.expect_err("injected");
-    assert_eq!((error.operation, error.offset, error.source), (Operation::Write, at(2), eio));
-    assert!(now.buffer.is_some());
-    assert_eq!(now.result.expect_err("injected").source, eio);
-    assert_eq!((grow.operation, grow.source), (Operation::Grow, eio));
-    assert_eq!(storage.counters(), Counters::default());
-    assert_eq!(storage.size(), at(SECTORS));
-    write(&storage, 2, filled(&buffers, 2)).wait().result.expect("the next one succeeds");
-    storage.verify();
-}
-
-#[test]
-fn a_failed_write_lands_in_part() {
-    let buffers = pool(4, 1);
-    let mut partly = 0;
-    for seed in 0..30 {
-        let storage = grown(seed);
-        storage.inject(1, IoCause::Injected);
-        drop(write(&storage, 0, filled(&buffers, 1)).wait().result.expect_err("injected"));
-        let landed = (0..4).filter(|sector| value(&storage.image(), *sector) != 0).count();
-        partly += u32::from((1..4).contains(&landed));
-        storage.verify();
-    }
-    assert!(partly > 10, "{partly} of 30 are torn");
-}
-
-#[test]
-fn a_failed_sync_is_never_believed() {
-    let storage = grown(1);
-    let buffers = pool(1, 1);
-    sync(&storage);
-    write(&storage, 0, filled(&buffers, 1)).wait().result.expect("written");
-    storage.inject(storage.operations(), IoCause::Os(5));
-    for _ in 0..3 {
-        assert_eq!(storage.sync().wait().result.expect_err("failed").source, IoCause::Os(5));
-    }
-    assert_eq!(value(&storage.durable_image(), 0), 0);
-    assert_eq!(storage.counters().syncs, 1);
-}
-
-#[test]
-fn writes_are_lost_and_misdirected() {
-    let storage = grown(1);
-    let buffers = pool(2, 1);
-    storage.lose(1);
-    storage.misdirect(2, at(6));
-    storage.misdirect(3, at(SECTORS - 1));
-    storage.misdirect(4, at(SECTORS + 7));
-    for sector in [0, 2, 4, 8] {
-        write(&storage, sector, filled(&buffers, 1)).wait().result.expect("written, it says");
-    }
-    storage.verify();
-    let image = storage.image();
-    let values: Vec<u64> = (0..SECTORS).filter(|sector| value(&image, *sector) != 0).collect();
-    assert_eq!(values, [6, 7, SECTORS - 1]);
-}
-
-#[test]
-fn sizes_grow_shrink_and_are_limited() {
-    let storage = SimStorage::new(SimOptions { seed: 1, size_limit: Some(at(4)) });
-    let buffers = pool(1, 1);
-    storage.grow(at(4)).expect("up to the limit");
-    storage.grow(at(2)).expect("large enough already");
-    let error = storage.grow(at(5)).expect_err("beyond");
-    assert!(error.is_no_space());
-    assert_eq!((error.operation, error.offset, storage.size()), (Operation::Grow, at(5), at(4)));
-    storage.set_size_limit(None);
-    storage.grow(at(5)).expect("no limit");
-    write(&storage, 4, filled(&buffers, 1)).wait().result.expect("written");
-    storage.truncate(at(4)).expect("cut");
-    storage.grow(at(5)).expect("grown again");
-    assert_eq!(value(&storage.image(), 4), 0);
-    storage.verify();
-    sync(&storage);
-    assert!(storage.durable_image() == storage.image());
-}
-
-#[test]
-fn a_read_past_the_end_is_truncated() {
-    let storage = SimStorage::from_image(vec![1; SECTOR + 100], SimOptions::default());
-    let buffers = pool(1, 1);
-    for offset in [at(1), at(2), at(1 << 51)] {
-        for now in [false, true] {
-            let buffer = buffers.take().expect("free");
-            let completion =
-                if now { storage.read_now(offset, buffer) } else { storage.read(offset, buffer).wait() };
-            let error = completion.result.expect_err("past the end");
-            assert_eq!((error.source, error.offset), (IoCause::Truncated, offset));
-        }
-    }
-    assert!(storage.read_now(0, buffers.take().expect("free")).result.is_ok());
-}
-
 /// What breaks the contract is stopped, not simulated.
 fn check_panics(expected: &str, misuse: impl FnOnce(&SimStorage, &Pool)) {
     let storage = grown(1);
@@ -398,7 +149,7 @@ fn misuse_is_stopped() {
     });
     check_panics("overlap operation 1 in flight", |storage, buffers| {
         let _first = storage.read(at(SECTORS - 2), buffers.take().expect("free"));
-        drop(storage.truncate(at(SECTORS - 1)));
+        storage.truncate(at(SECTORS - 1)).expect("stopped before");
     });
     check_panics("grow first", |storage, buffers| {
         let _ticket = write(storage, SECTORS - 1, filled(buffers, 1));
@@ -417,8 +168,8 @@ fn misuse_is_stopped() {
     check_panics("moves something", |storage, _| {
         let _ticket = storage.write(0, smallvec![]);
     });
-    check_panics("does not extend", |storage, _| drop(storage.truncate(at(SECTORS + 1))));
-    check_panics("whole sectors", |storage, _| drop(storage.grow(at(SECTORS) + 1)));
+    check_panics("does not extend", |storage, _| storage.truncate(at(SECTORS + 1)).expect("stopped"));
+    check_panics("whole sectors", |storage, _| storage.grow(at(SECTORS) + 1).expect("stopped"));
     check_panics("byte 131072 lies within", |storage, _| storage.corrupt(at(SECTORS), 1));
 }
 

@@ -1,0 +1,133 @@
+//! What a crash keeps.
+
+use super::*;
+
+#[test]
+fn a_crash_drops_what_was_not_synced() {
+    let storage = grown(1);
+    let buffers = pool(1, 4);
+    write(&storage, 0, filled(&buffers, 1)).wait().result.expect("written");
+    write(&storage, 1, filled(&buffers, 1)).wait().result.expect("written");
+    sync(&storage);
+    write(&storage, 1, filled(&buffers, 2)).wait().result.expect("written");
+    storage.grow(at(SECTORS + 1)).expect("grown");
+    let in_flight = write(&storage, 2, filled(&buffers, 2));
+    storage.crash(CrashPolicy::DropUnsynced);
+    assert!(storage.is_crashed());
+    assert!(in_flight.is_done());
+    assert_eq!(in_flight.wait().result.expect_err("crashed").source, IoCause::Crashed);
+    let image = storage.image();
+    assert_eq!(u64_of(image.len()), at(SECTORS));
+    assert_eq!([value(&image, 0), value(&image, 1), value(&image, 2)], [1, 1, 0]);
+    assert_eq!(buffers.available(), 4);
+}
+
+#[test]
+fn everything_fails_after_a_crash() {
+    let storage = grown(1);
+    let buffers = pool(1, 4);
+    let read = storage.read(0, buffers.take().expect("free"));
+    storage.crash(CrashPolicy::DropUnsynced);
+    let operations = storage.operations();
+    let completions = [
+        read.wait(),
+        storage.read(0, buffers.take().expect("free")).wait(),
+        storage.read_now(0, buffers.take().expect("free")),
+        write(&storage, SECTORS - 1, filled(&buffers, 1)).wait(),
+        storage.sync().wait(),
+    ];
+    for completion in completions {
+        assert_eq!(completion.result.expect_err("crashed").source, IoCause::Crashed);
+    }
+    assert_eq!(storage.grow(at(99)).expect_err("crashed").source, IoCause::Crashed);
+    assert_eq!(storage.truncate(0).expect_err("crashed").source, IoCause::Crashed);
+    assert_eq!(storage.operations(), operations);
+    assert_eq!(buffers.available(), 4);
+}
+
+/// Writes of four sectors, two generations over each other: a crash keeps any sector of either or neither, never
+/// what was there before the last sync was lost.
+#[test]
+fn a_crash_keeps_any_subset_of_sectors() {
+    let buffers = pool(4, 8);
+    let (mut torn, mut old, mut new, mut beyond) = (0, 0, 0, 0);
+    for seed in 0..200 {
+        let storage = grown(1);
+        write(&storage, 0, filled(&buffers, 10)).wait().result.expect("written");
+        sync(&storage);
+        write(&storage, 0, filled(&buffers, 20)).wait().result.expect("written");
+        storage.grow(at(SECTORS + 4)).expect("grown");
+        write(&storage, SECTORS, filled(&buffers, 50)).wait().result.expect("written");
+        let in_flight = [write(&storage, 0, filled(&buffers, 30)), write(&storage, 8, filled(&buffers, 40))];
+        storage.crash(CrashPolicy::KeepSubset(seed));
+        assert!(in_flight.iter().all(Ticket::is_done));
+        let image = storage.image();
+        assert!(image == storage.durable_image());
+        let kept: Vec<u8> = (0..4).map(|sector| value(&image, sector)).collect();
+        for (sector, kept) in (0..).zip(&kept) {
+            assert!([10 + sector, 20 + sector, 30 + sector].contains(kept), "sector {sector} holds {kept}");
+        }
+        let first_kept = (0..).zip(&kept).filter(|(sector, kept)| **kept == 30 + sector).count();
+        torn += u32::from((1..4).contains(&first_kept));
+        old += u32::from(kept == [10, 11, 12, 13]);
+        new += u32::from(kept == [30, 31, 32, 33]);
+        assert!([at(SECTORS), at(SECTORS + 4)].contains(&u64_of(image.len())));
+        beyond += u32::from(u64_of(image.len()) > at(SECTORS) && value(&image, SECTORS) == 50);
+    }
+    assert!(
+        torn > 20 && old > 0 && new > 0 && beyond > 5,
+        "torn {torn}, old {old}, new {new}, beyond {beyond}"
+    );
+}
+
+/// Only what had completed before the sync was submitted is durable by it.
+#[test]
+fn a_sync_covers_what_completed_before_it() {
+    let mut late_completions = 0;
+    for seed in 0..20 {
+        let storage = grown(seed);
+        let buffers = pool(1, 2);
+        write(&storage, 0, filled(&buffers, 1)).wait().result.expect("written");
+        let ticket = storage.sync();
+        let late = write(&storage, 1, filled(&buffers, 1));
+        ticket.wait().result.expect("synced");
+        late_completions += u32::from(late.is_done());
+        storage.crash(CrashPolicy::DropUnsynced);
+        let image = storage.image();
+        assert_eq!([value(&image, 0), value(&image, 1)], [1, 0]);
+    }
+    assert!((1..20).contains(&late_completions));
+}
+
+#[test]
+fn a_crash_comes_at_its_operation() {
+    let total = {
+        let storage = grown(3);
+        workload(&storage);
+        storage.operations()
+    };
+    assert_eq!(total, 1 + 6);
+    for operation in 1..total {
+        let storage = grown(3);
+        storage.crash_at(operation, CrashPolicy::DropUnsynced);
+        workload(&storage);
+        assert!(storage.is_crashed());
+        let expected = if operation <= 3 { [0, 0] } else { [1, 0] };
+        let expected = if operation == 1 + 5 { [1, 2] } else { expected };
+        let image = storage.image();
+        // The growth itself was synced together with the first write.
+        let found = if image.is_empty() { [0, 0] } else { [value(&image, 0), value(&image, 1)] };
+        assert_eq!(found, expected, "crash at operation {operation}");
+    }
+}
+
+/// Six operations: write, read, sync, write, sync, read now. Errors are left to the caller's look at the image.
+fn workload(storage: &SimStorage) {
+    let buffers = pool(1, 2);
+    drop(write(storage, 0, filled(&buffers, 1)).wait());
+    drop(storage.read(0, buffers.take().expect("free")).wait());
+    drop(storage.sync().wait());
+    drop(write(storage, 1, filled(&buffers, 2)).wait());
+    drop(storage.sync().wait());
+    drop(storage.read_now(0, buffers.take().expect("free")));
+}
