@@ -1,0 +1,257 @@
+//! The grid: what its parts share. The operations stand in `read`, `write`, `space`, `checkpoint`, `open`.
+
+use std::sync::OnceLock;
+
+use parking_lot::Mutex;
+use understory_format::{
+    BlockAddress, CheckpointState, Checksum, Corruption, Expected, Geometry, LocalState, Place, Superblock,
+    TreeDescription,
+};
+use understory_io::{Arena, Machine, Pool};
+
+use crate::block::{Block, Page};
+use crate::cache::Cache;
+use crate::error::GridError;
+use crate::free_set::FreeSet;
+use crate::reads::Reads;
+use crate::stats::{Counts, GridStats};
+use crate::superblock::SECTOR_BUFFERS;
+use crate::turn::Turn;
+use crate::writes::Writes;
+
+/// The fewest block buffers a grid works with.
+const BLOCK_COUNT_MIN: u32 = 16;
+/// Damaged copies remembered at most.
+const DAMAGED_MAX: usize = 64;
+
+/// What a grid is opened with. Nothing of it shapes the bytes on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GridOptions {
+    /// Block buffers: the cache, and what is in use.
+    pub block_count: u32,
+    /// Cached pages; 0 reads whole blocks instead.
+    pub page_count: u32,
+    /// Writes nothing, and works beside a writer.
+    pub read_only: bool,
+}
+
+impl GridOptions {
+    /// The fewest block buffers that a grid can be opened with.
+    #[must_use]
+    pub const fn block_count_min() -> u32 {
+        BLOCK_COUNT_MIN
+    }
+
+    /// Bytes that a grid takes from its arena, or `None` if there are not so many.
+    #[must_use]
+    pub fn arena_size(&self, geometry: &Geometry) -> Option<usize> {
+        let size =
+            |size: u32, count: u32| Arena::needed(usize::try_from(size).ok()?, usize::try_from(count).ok()?);
+        let (sector_size, sector_count) = SECTOR_BUFFERS;
+        size(geometry.block_size, self.block_count)?
+            .checked_add(size(geometry.page_size, self.page_count)?)?
+            .checked_add(Arena::needed(sector_size, sector_count)?)
+    }
+}
+
+/// The durable root as it is in memory.
+#[derive(Debug)]
+pub(crate) struct Root {
+    pub(crate) superblock: Superblock,
+    /// The superblock's checksum: the parent of the next one.
+    pub(crate) checksum: Checksum,
+    /// The order in which the next update writes the copies.
+    pub(crate) write_order: [usize; 4],
+    /// The blocks that hold the encoded free set of this checkpoint, twins included.
+    pub(crate) trailers: Vec<BlockAddress>,
+}
+
+/// Blocks by address, with a durable root. Readers from many threads, one mutator.
+///
+/// The mutator is who reserves, releases and takes checkpoints; `acquire` and `write` may be called from several
+/// threads, each with a reservation of its own.
+pub struct Grid {
+    pub(crate) machine: Machine,
+    pub(crate) geometry: Geometry,
+    pub(crate) trees: Vec<TreeDescription>,
+    pub(crate) read_only: bool,
+    pub(crate) blocks: Pool,
+    pub(crate) pages: Pool,
+    pub(crate) sectors: Pool,
+    pub(crate) block_cache: Cache<Block>,
+    pub(crate) page_cache: Cache<Page>,
+    pub(crate) block_reads: Reads<Block>,
+    pub(crate) page_reads: Reads<Page>,
+    pub(crate) writes: Writes,
+    pub(crate) free_set: Mutex<FreeSet>,
+    /// Who extends or cuts the file.
+    pub(crate) growth: Turn,
+    /// Who writes a superblock.
+    pub(crate) superblock_turn: Turn,
+    pub(crate) root: Mutex<Root>,
+    pub(crate) counts: Counts,
+    damaged: Mutex<Vec<BlockAddress>>,
+    poison: OnceLock<GridError>,
+}
+
+/// What `open` hands over.
+pub(crate) struct Parts {
+    pub(crate) machine: Machine,
+    pub(crate) geometry: Geometry,
+    pub(crate) trees: Vec<TreeDescription>,
+    pub(crate) options: GridOptions,
+    pub(crate) blocks: Pool,
+    pub(crate) pages: Pool,
+    pub(crate) sectors: Pool,
+    pub(crate) root: Root,
+}
+
+impl Grid {
+    /// A grid whose free set is not known yet.
+    pub(crate) fn assemble(parts: Parts) -> Self {
+        let park = || std::sync::Arc::clone(&parts.machine.park);
+        let block_count = parts.blocks.count();
+        Self {
+            read_only: parts.options.read_only,
+            block_cache: Cache::new(block_count),
+            page_cache: Cache::new(parts.pages.count()),
+            block_reads: Reads::new(park()),
+            page_reads: Reads::new(park()),
+            writes: Writes::new(block_count / 4),
+            free_set: Mutex::new(FreeSet::new(0)),
+            growth: Turn::new(park()),
+            superblock_turn: Turn::new(park()),
+            counts: Counts::default(),
+            damaged: Mutex::new(Vec::with_capacity(DAMAGED_MAX)),
+            poison: OnceLock::new(),
+            machine: parts.machine,
+            geometry: parts.geometry,
+            trees: parts.trees,
+            blocks: parts.blocks,
+            pages: parts.pages,
+            sectors: parts.sectors,
+            root: Mutex::new(parts.root),
+        }
+    }
+
+    /// What was fixed at format.
+    #[must_use]
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The newest durable checkpoint.
+    #[must_use]
+    pub fn checkpoint_state(&self) -> CheckpointState {
+        self.root.lock().superblock.checkpoint
+    }
+
+    /// The local part of the newest superblock.
+    #[must_use]
+    pub fn local_state(&self) -> LocalState {
+        self.root.lock().superblock.local
+    }
+
+    /// The trees of the catalogue, in its order.
+    #[must_use]
+    pub fn trees(&self) -> &[TreeDescription] {
+        &self.trees
+    }
+
+    /// The machine that the grid runs on.
+    #[must_use]
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// Whether the grid was opened read-only.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// Blocks of the grid's own: catalogue and trailers, twins included.
+    #[must_use]
+    pub fn own_block_count(&self) -> u64 {
+        let trailers = self.root.lock().trailers.len();
+        2 + u64::try_from(trailers).expect("usize fits into u64")
+    }
+
+    /// What was counted since the grid was opened.
+    #[must_use]
+    pub fn stats(&self) -> GridStats {
+        let count = |count: usize| u64::try_from(count).expect("usize fits into u64");
+        GridStats {
+            blocks_cached: count(self.block_cache.len()),
+            pages_cached: count(self.page_cache.len()),
+            ..self.counts.get()
+        }
+    }
+
+    /// Copies of metadata blocks that were found damaged while the other copy was good; at most 64.
+    #[must_use]
+    pub fn damaged(&self) -> Vec<BlockAddress> {
+        self.damaged.lock().clone()
+    }
+
+    /// Why nothing is written any more, if so.
+    #[must_use]
+    pub fn poison(&self) -> Option<GridError> {
+        self.poison.get().cloned()
+    }
+
+    /// Remembers a damaged copy; false if it was known.
+    pub(crate) fn note_damaged(&self, address: BlockAddress) -> bool {
+        let mut damaged = self.damaged.lock();
+        let new = !damaged.contains(&address);
+        if new && damaged.len() < DAMAGED_MAX {
+            damaged.push(address);
+        }
+        new
+    }
+
+    /// Nothing is written from now on. Gives the error back.
+    pub(crate) fn poisoned_by(&self, error: GridError) -> GridError {
+        if self.poison.set(error.clone()).is_ok() {
+            log::error!("nothing is written to the data file any more: {error}");
+        }
+        error
+    }
+
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.poison.get().is_some()
+    }
+
+    /// Whether anything may be written.
+    pub(crate) fn check_writable(&self) -> Result<(), GridError> {
+        if self.read_only {
+            return Err(GridError::ReadOnly);
+        }
+        if self.is_poisoned() { Err(GridError::Poisoned) } else { Ok(()) }
+    }
+
+    pub(crate) fn block_size(&self) -> u64 {
+        u64::from(self.geometry.block_size)
+    }
+
+    /// Offset of a block that lies within the file.
+    pub(crate) fn offset_in_file(&self, address: BlockAddress) -> Result<u64, Corruption> {
+        let size = self.machine.storage.size();
+        let offset = self.geometry.block_offset_checked(address);
+        offset.filter(|offset| offset.saturating_add(self.block_size()) <= size).ok_or_else(|| {
+            let last = size.saturating_sub(self.geometry.grid_offset()) / self.block_size();
+            let expected = Expected::AtMost(u128::from(last));
+            Corruption::new("address", expected, u128::from(address.get())).at(Place::Block(address))
+        })
+    }
+}
+
+impl std::fmt::Debug for Grid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Grid")
+            .field("root", &*self.root.lock())
+            .field("read_only", &self.read_only)
+            .field("poison", &self.poison.get())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,307 @@
+//! Making a data file, and opening one.
+//!
+//! # Invariants
+//! - Nothing is written before everything that open looks at was found good, and nothing at all if it is read-only
+//!   (`a_file_that_cannot_be_opened_is_left_alone`).
+//! - Opening for writing writes a superblock, at the highest sequence seen + 2: it repairs bad copies, and no
+//!   sequence is used twice, whatever a crash left behind.
+//!
+//! # Not here
+//! Opening the manifest log, the trees: who owns them.
+
+use understory_format::{
+    Beat, BlockAddress, BlockKind, CatalogueView, CheckpointState, Checksum, Corruption, Expected,
+    FreeSetRoot, Geometry, LocalState, ManifestRoot, Op, Place, Placement, Superblock, TrailerView,
+    TreeDescription, TwinRef, catalogue, trailer, u64_of, usize_of,
+};
+use understory_io::{Arena, Machine};
+
+use crate::error::GridError;
+use crate::free_set::{FreeSet, LIMIT_MAX};
+use crate::grid::{Grid, GridOptions, Parts, Root};
+use crate::space::{block_limit, file_size};
+use crate::superblock::{self, Found, SECTOR_BUFFERS};
+
+/// How often a read-only open looks again when a writer beside it has moved on.
+const READ_ONLY_TRIES: u32 = 4;
+
+/// What a data file is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct FormatState<'a> {
+    /// Sizes, fixed for the life of the file.
+    pub geometry: Geometry,
+    /// The trees.
+    pub trees: &'a [TreeDescription],
+    /// Bytes that the file may have, if there is a limit.
+    pub size_limit: Option<u64>,
+}
+
+impl Grid {
+    /// Makes a data file in an empty file: catalogue, free set, superblock. Durable when this returns.
+    ///
+    /// # Errors
+    /// [`GridError::NotEmpty`], [`GridError::Geometry`], [`GridError::TooManyTrees`], [`GridError::OutOfSpace`],
+    /// [`GridError::Io`].
+    pub fn format(machine: &Machine, state: &FormatState<'_>) -> Result<(), GridError> {
+        state.geometry.validate()?;
+        let size = machine.storage.size();
+        if size != 0 {
+            return Err(GridError::NotEmpty { size });
+        }
+        let most = usize_of(catalogue::capacity(state.geometry.block_size));
+        if state.trees.len() > most {
+            return Err(GridError::TooManyTrees { found: state.trees.len(), most });
+        }
+        let options =
+            GridOptions { block_count: GridOptions::block_count_min(), page_count: 0, read_only: false };
+        let arena = Arena::new(options.arena_size(&state.geometry).unwrap_or(usize::MAX))?;
+        let grid = Self::with_pools(machine.clone(), &arena, options, blank(state), state.geometry)?;
+        *grid.free_set.lock() = FreeSet::new(block_limit(&state.geometry, state.size_limit.unwrap_or(0)));
+        let catalogue = grid.write_catalogue(state.trees)?;
+        let checkpoint = CheckpointState { catalogue, ..grid.checkpoint_state() };
+        let _ = grid.make_durable(checkpoint, |_| ())?;
+        Ok(())
+    }
+
+    fn write_catalogue(&self, trees: &[TreeDescription]) -> Result<TwinRef, GridError> {
+        let mut reservation = self.reserve(2)?;
+        let address = self.acquire(&mut reservation);
+        let twin = self.acquire(&mut reservation);
+        self.forfeit(reservation);
+        let mut buffer = self.buffer()?;
+        let placement = Placement { address, twin: Some(twin), tree: None, beat: Beat::ZERO };
+        let checksum = catalogue::encode(&mut buffer, &placement, trees);
+        drop(self.write(buffer)?);
+        Ok(TwinRef { address, twin, checksum })
+    }
+
+    /// Opens a data file. Unless it is opened read-only, a superblock is written: after that no other state than
+    /// this one can be found.
+    ///
+    /// # Errors
+    /// What the file is if it is no good data file of this version: [`GridError::NotUnderstory`],
+    /// [`GridError::Version`], [`GridError::Truncated`], [`GridError::QuorumLost`], [`GridError::Corrupt`]. Also
+    /// [`GridError::NoBuffers`] for fewer than [`GridOptions::block_count_min`], and [`GridError::Io`]. Nothing was
+    /// written then, unless it was the superblock that failed.
+    pub fn open(machine: Machine, arena: &Arena, options: GridOptions) -> Result<Self, GridError> {
+        if options.block_count < GridOptions::block_count_min() {
+            return Err(GridError::NoBuffers);
+        }
+        let found = Self::look(&machine)?;
+        let geometry = found.superblock.checkpoint.geometry;
+        let mut grid = Self::with_pools(machine, arena, options, root_of(&found), geometry)?;
+        grid.load_beside_a_writer(found)?;
+        if options.read_only {
+            return Ok(grid);
+        }
+        let local = grid.local_state();
+        let sequence = found.choice.sequence_seen.max(local.sequence) + 2;
+        grid.install(grid.checkpoint_state(), sequence, |local| local.incarnation += 1)?;
+        Ok(grid)
+    }
+
+    /// The superblock that a file would be opened with. Writes nothing.
+    ///
+    /// # Errors
+    /// As [`Grid::open`].
+    pub fn peek(machine: &Machine) -> Result<Superblock, GridError> {
+        Ok(Self::look(machine)?.superblock)
+    }
+
+    fn look(machine: &Machine) -> Result<Found, GridError> {
+        let (size, count) = SECTOR_BUFFERS;
+        let arena = Arena::new(Arena::needed(size, count).expect("a few sectors"))?;
+        let found = superblock::read(&*machine.storage, &arena.pool(size, count)?)?;
+        check_size(&found.superblock.checkpoint, machine.storage.size())?;
+        Ok(found)
+    }
+
+    fn with_pools(
+        machine: Machine,
+        arena: &Arena,
+        options: GridOptions,
+        root: Root,
+        geometry: Geometry,
+    ) -> Result<Self, GridError> {
+        let count = |count: u32| usize::try_from(count).expect("u32 fits into usize");
+        let (sector_size, sector_count) = SECTOR_BUFFERS;
+        Ok(Self::assemble(Parts {
+            sectors: arena.pool(sector_size, sector_count)?,
+            blocks: arena.pool(count(geometry.block_size), count(options.block_count))?,
+            pages: arena.pool(count(geometry.page_size), count(options.page_count))?,
+            trees: Vec::new(),
+            machine,
+            geometry,
+            options,
+            root,
+        }))
+    }
+
+    /// A writer may overwrite what a reader's superblock leads to; then there is a newer superblock.
+    fn load_beside_a_writer(&mut self, mut found: Found) -> Result<(), GridError> {
+        for _ in 1..READ_ONLY_TRIES {
+            let error = match self.load() {
+                Err(error @ GridError::Corrupt(_)) if self.read_only => error,
+                result => return result,
+            };
+            let newer = Self::look(&self.machine)?;
+            if newer.checksum == found.checksum {
+                return Err(error);
+            }
+            found = newer;
+            *self.root.lock() = root_of(&found);
+        }
+        self.load()
+    }
+
+    fn load(&mut self) -> Result<(), GridError> {
+        let checkpoint = self.checkpoint_state();
+        let block = self.read_twin(checkpoint.catalogue, BlockKind::Catalogue)?;
+        self.trees = decode_catalogue(&block, checkpoint.fingerprint)
+            .map_err(|error| error.at(Place::Block(checkpoint.catalogue.address)))?;
+        let (encoded, trailers) = self.read_trailers(&checkpoint.free_set)?;
+        let limit = block_limit(&self.geometry, self.local_state().size_limit);
+        let free_set =
+            FreeSet::decode(&encoded, trailers.iter().copied(), checkpoint.block_count_max, limit)?;
+        free_set.verify();
+        check_own(&free_set, checkpoint.catalogue)?;
+        *self.free_set.lock() = free_set;
+        self.root.lock().trailers = trailers;
+        Ok(())
+    }
+
+    /// The encoded free set, and the addresses of its blocks in the order in which they were taken.
+    fn read_trailers(&self, root: &FreeSetRoot) -> Result<(Vec<u8>, Vec<BlockAddress>), GridError> {
+        let size = check_free_set_root(root, &self.geometry, self.machine.storage.size())?;
+        let mut encoded = vec![0; size];
+        let mut addresses = Vec::new();
+        let mut next = root.last;
+        let pieces = encoded.chunks_mut(usize_of(trailer::capacity(self.geometry.block_size)));
+        for (index, piece) in (0..).zip(pieces).collect::<Vec<_>>().into_iter().rev() {
+            let chunk =
+                trailer::Chunk { previous: None, index, count: root.block_count, total_size: root.size };
+            let Some(reference) = next else {
+                return Err(Corruption::new("previous", Expected::Rule("a block of the chain"), 0).into());
+            };
+            let block = self.read_twin(reference, BlockKind::FreeSet)?;
+            next = copy_chunk(&block, &chunk, piece)
+                .map_err(|error| error.at(Place::Block(reference.address)))?;
+            addresses.extend([reference.twin, reference.address]);
+        }
+        addresses.reverse();
+        let checksum = Checksum::of(&encoded);
+        if checksum != root.checksum {
+            let expected = Expected::Exactly(root.checksum.get());
+            return Err(Corruption::new("free_set_checksum", expected, checksum.get()).into());
+        }
+        Ok((encoded, addresses))
+    }
+}
+
+/// Copies the bytes of a chunk if it is the one `wanted`; gives the block before it.
+fn copy_chunk(block: &[u8], wanted: &trailer::Chunk, to: &mut [u8]) -> Result<Option<TwinRef>, Corruption> {
+    let view = TrailerView::new(block)?;
+    let found = view.chunk();
+    exactly("chunk_index", u64::from(wanted.index), u64::from(found.index))?;
+    exactly("chunk_count", u64::from(wanted.count), u64::from(found.count))?;
+    exactly("total_size", wanted.total_size, found.total_size)?;
+    exactly("size", u64_of(to.len()), u64_of(view.bytes().len()))?;
+    to.copy_from_slice(view.bytes());
+    Ok(found.previous)
+}
+
+/// The size of the encoded free set, if its blocks have room for it and the file for them.
+fn check_free_set_root(root: &FreeSetRoot, geometry: &Geometry, file_size: u64) -> Result<usize, Corruption> {
+    let blocks = file_size / u64::from(geometry.block_size);
+    if u64::from(root.block_count) > blocks {
+        let expected = Expected::AtMost(u128::from(blocks));
+        return Err(Corruption::new("free_set_block_count", expected, u128::from(root.block_count)));
+    }
+    exactly(
+        "free_set_block_count",
+        trailer::chunk_count(geometry.block_size, root.size),
+        root.block_count.into(),
+    )?;
+    // No larger than the file, of which this machine has at least addressed the blocks.
+    usize::try_from(root.size).map_err(|_| {
+        Corruption::new(
+            "free_set_size",
+            Expected::Rule("a size that fits into memory"),
+            u128::from(root.size),
+        )
+    })
+}
+
+fn decode_catalogue(block: &[u8], fingerprint: Checksum) -> Result<Vec<TreeDescription>, Corruption> {
+    let view = CatalogueView::new(block)?;
+    if view.fingerprint() != fingerprint {
+        let expected = Expected::Exactly(fingerprint.get());
+        return Err(Corruption::new("fingerprint", expected, view.fingerprint().get()));
+    }
+    Ok(view.trees().collect())
+}
+
+fn exactly(field: &'static str, expected: u64, found: u64) -> Result<(), Corruption> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Corruption::new(field, Expected::Exactly(u128::from(expected)), u128::from(found)))
+}
+
+fn root_of(found: &Found) -> Root {
+    Root {
+        superblock: found.superblock,
+        checksum: found.checksum,
+        write_order: found.choice.write_order,
+        trailers: Vec::new(),
+    }
+}
+
+/// What stands in memory before the first superblock. The catalogue's place is known, its contents are not.
+fn blank(state: &FormatState<'_>) -> Root {
+    let [address, twin] = [1, 2].map(|address| BlockAddress::new(address).expect("addresses start at 1"));
+    let checkpoint = CheckpointState {
+        geometry: state.geometry,
+        fingerprint: catalogue::fingerprint(state.trees),
+        number: 0,
+        parent: Checksum::ZERO,
+        beat: Beat::ZERO,
+        op_checkpoint: Op::ZERO,
+        op_flushed: Op::ZERO,
+        charge_total: 0,
+        rolling_hash: Checksum::ZERO,
+        catalogue: TwinRef { address, twin, checksum: Checksum::ZERO },
+        manifest: ManifestRoot::default(),
+        free_set: FreeSetRoot::default(),
+        block_count_max: 0,
+    };
+    let local = LocalState { size_limit: state.size_limit.unwrap_or(0), ..LocalState::default() };
+    Root {
+        superblock: Superblock { checkpoint, local },
+        checksum: Checksum::ZERO,
+        write_order: [0, 1, 2, 3],
+        trailers: Vec::new(),
+    }
+}
+
+/// The file holds every block that the checkpoint calls acquired.
+fn check_size(checkpoint: &CheckpointState, size: u64) -> Result<(), GridError> {
+    let highest = checkpoint.block_count_max;
+    if highest > LIMIT_MAX {
+        let expected = Expected::AtMost(u128::from(LIMIT_MAX));
+        return Err(Corruption::new("block_count_max", expected, u128::from(highest)).into());
+    }
+    let needed = file_size(&checkpoint.geometry, highest);
+    if size < needed { Err(GridError::Truncated { size, needed }) } else { Ok(()) }
+}
+
+/// The catalogue is acquired and not released.
+fn check_own(free_set: &FreeSet, catalogue: TwinRef) -> Result<(), Corruption> {
+    for address in [catalogue.address, catalogue.twin] {
+        if !free_set.is_acquired(address) || free_set.is_released(address) {
+            let expected = Expected::Rule("a block in use");
+            return Err(Corruption::new("catalogue", expected, u128::from(address.get())));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,187 @@
+//! Addresses, and the file behind them.
+//!
+//! # Invariants
+//! - An address that is handed out lies within the file: the file is extended before the reservation is made, and
+//!   if that fails nothing has changed (`a_full_disk_changes_nothing`).
+//! - One thread at a time extends or cuts the file.
+//!
+//! # Not here
+//! Which blocks are free (`free_set`); when they become so (the forest says, at the beats that replay repeats).
+
+use understory_format::{BlockAddress, Geometry};
+use understory_io::IoError;
+
+use crate::error::GridError;
+use crate::free_set::{Exhausted, FreeSet, LIMIT_MAX, Reservation, Space};
+use crate::grid::Grid;
+
+/// Bytes that the file is extended by at most, beyond what is needed.
+const GROWTH_SIZE_MAX: u64 = 64 << 20;
+/// Blocks that the file is extended by at most: for small blocks.
+const GROWTH_COUNT_MAX: u64 = 1024;
+
+/// The number of blocks that a file of this size has room for; a limit of 0 is none.
+pub(crate) fn block_limit(geometry: &Geometry, size_limit: u64) -> u64 {
+    if size_limit == 0 {
+        return LIMIT_MAX;
+    }
+    let grid_size = size_limit.saturating_sub(geometry.grid_offset());
+    (grid_size / u64::from(geometry.block_size)).min(LIMIT_MAX)
+}
+
+/// Bytes of a file whose last block is this one; 0 is none.
+pub(crate) fn file_size(geometry: &Geometry, highest: u64) -> u64 {
+    geometry.grid_offset().saturating_add(highest.saturating_mul(u64::from(geometry.block_size)))
+}
+
+/// The size to extend a file to that must have room for block `highest`.
+pub(crate) fn growth_target(geometry: &Geometry, highest: u64, size_limit: u64) -> u64 {
+    let block_size = u64::from(geometry.block_size);
+    let step = GROWTH_SIZE_MAX.min(GROWTH_COUNT_MAX * block_size) / block_size;
+    let rounded = highest.saturating_add(step - 1) / step * step;
+    file_size(geometry, rounded.min(block_limit(geometry, size_limit)).max(highest))
+}
+
+impl From<Exhausted> for GridError {
+    fn from(Exhausted { needed, free }: Exhausted) -> Self {
+        Self::OutOfSpace { needed, free }
+    }
+}
+
+impl Grid {
+    /// Promises `count` blocks: the lowest free ones above all live reservations. The file has room for them when
+    /// this returns.
+    ///
+    /// # Errors
+    /// [`GridError::OutOfSpace`] at the size limit or if the disk is full: then nothing has changed. Also
+    /// [`GridError::Io`], [`GridError::Poisoned`], [`GridError::ReadOnly`].
+    pub fn reserve(&self, count: u64) -> Result<Reservation, GridError> {
+        self.check_writable()?;
+        loop {
+            let highest = {
+                let mut free_set = self.free_set.lock();
+                let highest = free_set.plan(count)?;
+                if file_size(&self.geometry, highest) <= self.machine.storage.size() {
+                    return Ok(free_set.reserve(count)?);
+                }
+                highest
+            };
+            self.extend(highest, count)?;
+        }
+    }
+
+    /// Sees to it that `count` free blocks that are not promised have room in the file, without promising them.
+    ///
+    /// # Errors
+    /// As [`Grid::reserve`].
+    pub fn back(&self, count: u64) -> Result<(), GridError> {
+        self.check_writable()?;
+        let highest = self.free_set.lock().plan(count)?;
+        if file_size(&self.geometry, highest) <= self.machine.storage.size() {
+            return Ok(());
+        }
+        self.extend(highest, count)
+    }
+
+    fn extend(&self, highest: u64, count: u64) -> Result<(), GridError> {
+        let size_limit = self.local_state().size_limit;
+        let _turn = self.growth.take();
+        let needed = file_size(&self.geometry, highest);
+        if needed <= self.machine.storage.size() {
+            return Ok(());
+        }
+        let target = growth_target(&self.geometry, highest, size_limit);
+        let full = |error: &IoError| error.is_no_space();
+        let grown = self.machine.storage.grow(target);
+        // A step may be too much where what is needed is not.
+        let grown = grown.or_else(|error| {
+            if full(&error) && needed < target { self.machine.storage.grow(needed) } else { Err(error) }
+        });
+        match grown {
+            Ok(()) => {
+                self.counts.growths.one();
+                Ok(())
+            }
+            Err(error) if full(&error) => {
+                Err(GridError::OutOfSpace { needed: count, free: self.free_set.lock().space().free })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Cuts the file behind the highest block that is in use or promised, and `spare` blocks more; gives the bytes
+    /// it is shorter by. To be called after a durable checkpoint.
+    ///
+    /// # Errors
+    /// [`GridError::Io`] if the storage refuses, [`GridError::Poisoned`], [`GridError::ReadOnly`].
+    pub fn trim(&self, spare: u64) -> Result<u64, GridError> {
+        self.check_writable()?;
+        self.flush()?;
+        let _turn = self.growth.take();
+        // What the durable root calls acquired has to be there at open, even if it is free by now.
+        let durable = self.checkpoint_state().block_count_max;
+        let highest = self.free_set.lock().highest_promised().max(durable);
+        let target = file_size(&self.geometry, highest.saturating_add(spare));
+        let size = self.machine.storage.size();
+        if target >= size {
+            return Ok(0);
+        }
+        self.machine.storage.truncate(target)?;
+        Ok(size - target)
+    }
+
+    /// Draws the lowest block of a reservation.
+    ///
+    /// # Panics
+    /// If the reservation has been used up: who reserves also counts.
+    pub fn acquire(&self, reservation: &mut Reservation) -> BlockAddress {
+        self.free_set.lock().acquire(reservation)
+    }
+
+    /// Gives back what was not drawn of a reservation.
+    pub fn forfeit(&self, reservation: Reservation) {
+        self.free_set.lock().forfeit(reservation);
+    }
+
+    /// A block is no longer needed after the next checkpoint. It can be read until it is free: see
+    /// [`Grid::free_due`].
+    ///
+    /// # Panics
+    /// If the block is free or was released before.
+    pub fn release(&self, address: BlockAddress) {
+        self.free_set.lock().release(address);
+    }
+
+    /// Frees what was released before the previous checkpoint; gives the number of blocks. To be called at the
+    /// close of the first half-bar after a checkpoint.
+    ///
+    /// # Panics
+    /// If there is a live reservation.
+    pub fn free_due(&self) -> u64 {
+        self.free_set.lock().free_due()
+    }
+
+    /// Whether the block is in use; released blocks are until they are free.
+    #[must_use]
+    pub fn is_acquired(&self, address: BlockAddress) -> bool {
+        self.free_set.lock().is_acquired(address)
+    }
+
+    /// Whether the block was released and is not free yet.
+    #[must_use]
+    pub fn is_released(&self, address: BlockAddress) -> bool {
+        self.free_set.lock().is_released(address)
+    }
+
+    /// Counts of blocks.
+    #[must_use]
+    pub fn space(&self) -> Space {
+        self.free_set.lock().space()
+    }
+
+    /// A copy of the free set, to be looked at. O(blocks / 64).
+    #[must_use]
+    pub fn free_set(&self) -> FreeSet {
+        self.free_set.lock().clone()
+    }
+}

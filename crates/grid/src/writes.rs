@@ -1,0 +1,245 @@
+//! Writes on their way to the storage: adjacent ones joined, bytes in flight bounded.
+//!
+//! A block handed over is put behind the run of blocks that ends where it begins, or starts a run of its own. A run
+//! goes to the storage when it is long enough; the oldest does when too much waits. So several writers, each with
+//! a reservation of its own, all get long requests.
+//!
+//! # Invariants
+//! - A block is in `writing` from when it is handed over until it is written; readers are served from there.
+//! - At most [`IN_FLIGHT_MAX`] bytes are with the storage, and one request more for each thread beyond the first.
+//! - After a failed write the blocks that may be missing on disk stay in `writing`, so that reads go on.
+//!
+//! # Not here
+//! Locks around I/O: a run is taken out, then submitted (`Grid::submit`).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use parking_lot::Mutex;
+use understory_format::BlockAddress;
+use understory_io::{Ticket, WritePart, WriteParts, fresh_key};
+
+use crate::block::Block;
+
+/// Bytes of one request at most, if a block is not larger.
+pub(crate) const RUN_SIZE_MAX: usize = 512 << 10;
+/// Bytes with the storage at most: two requests, since more delay whoever waits for a sync.
+pub(crate) const IN_FLIGHT_MAX: usize = 2 * RUN_SIZE_MAX;
+/// Bytes that wait for neighbours at most.
+const WAITING_MAX: usize = 1 << 20;
+
+/// Blocks to be written by one request.
+#[derive(Debug)]
+pub(crate) struct Run {
+    /// The first block's address.
+    pub(crate) first: u64,
+    pub(crate) parts: WriteParts,
+    pub(crate) size: usize,
+    /// Whether another block can be joined: the last part ends where its block does.
+    open: bool,
+}
+
+impl Run {
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = BlockAddress> + use<> {
+        addresses(self.first, self.parts.len())
+    }
+
+    pub(crate) fn sent(&self) -> Sent {
+        Sent { first: self.first, count: self.parts.len(), size: self.size }
+    }
+
+    fn end(&self) -> u64 {
+        self.first + u64::try_from(self.parts.len()).expect("usize fits into u64")
+    }
+}
+
+fn addresses(first: u64, count: usize) -> impl Iterator<Item = BlockAddress> + use<> {
+    (first..).take(count).filter_map(BlockAddress::new)
+}
+
+/// A request that is with the storage.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    pub(crate) ticket: Ticket,
+    pub(crate) sent: Sent,
+}
+
+/// What a request writes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    first: u64,
+    count: usize,
+    size: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Oldest first.
+    runs: VecDeque<Run>,
+    waiting: usize,
+    waiting_parts: usize,
+    /// Oldest first.
+    in_flight: VecDeque<InFlight>,
+    in_flight_size: usize,
+    /// Runs and requests that some thread has taken out, to submit or to wait for them.
+    taken: usize,
+    writing: BTreeMap<BlockAddress, Block>,
+    /// Goes on with every change that somebody may wait for.
+    version: u64,
+}
+
+/// What a thread that wants a write to end has to do.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// Wait for this request, then tell by [`Writes::ended`].
+    Wait(InFlight),
+    /// Another thread has it: park until this version is over.
+    Park(u64),
+    /// Nothing is in the way.
+    Go,
+}
+
+/// The queue. See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Writes {
+    state: Mutex<State>,
+    /// Woken when a request has ended or was submitted.
+    pub(crate) park_key: u64,
+    /// Blocks that wait for neighbours at most.
+    waiting_parts_max: usize,
+}
+
+impl Writes {
+    pub(crate) fn new(waiting_parts_max: usize) -> Self {
+        Self { state: Mutex::new(State::default()), park_key: fresh_key(), waiting_parts_max }
+    }
+
+    /// Takes a block over; gives the runs that are to be submitted now.
+    ///
+    /// # Panics
+    /// If the address is being written already.
+    pub(crate) fn push(&self, block: &Block, len: usize) -> Vec<Run> {
+        let address = block.reference().address;
+        let mut state = self.state.lock();
+        let before = state.writing.insert(address, block.clone());
+        assert!(before.is_none(), "{address} is written while it is being written");
+        let mut ready = Vec::new();
+        let part = WritePart { buffer: block.buffer().clone(), len };
+        state.join(address.get(), part, len == block.len());
+        state.take_full(&mut ready);
+        while state.waiting > WAITING_MAX || state.waiting_parts > self.waiting_parts_max {
+            ready.extend(state.take_oldest());
+        }
+        state.taken += ready.len();
+        ready
+    }
+
+    /// The oldest run that waits for neighbours; to be submitted.
+    pub(crate) fn take_run(&self) -> Option<Run> {
+        let mut state = self.state.lock();
+        let run = state.take_oldest()?;
+        state.taken += 1;
+        Some(run)
+    }
+
+    /// Counts `size` more bytes as being with the storage, or gives the request that has to end before.
+    pub(crate) fn before_submit(&self, size: usize) -> Option<InFlight> {
+        let mut state = self.state.lock();
+        let full = state.in_flight_size > 0 && state.in_flight_size + size > IN_FLIGHT_MAX;
+        if full && let Next::Wait(oldest) = state.next_wait() {
+            return Some(oldest);
+        }
+        state.in_flight_size += size;
+        None
+    }
+
+    /// A run that was taken out, and counted by [`Writes::before_submit`], is with the storage now.
+    pub(crate) fn submitted(&self, sent: &Sent, ticket: Ticket) {
+        let mut state = self.state.lock();
+        state.taken -= 1;
+        state.version += 1;
+        state.in_flight.push_back(InFlight { ticket, sent: *sent });
+    }
+
+    /// A run that was taken out is not submitted, as an earlier write has failed. Its blocks stay readable.
+    pub(crate) fn given_up(&self) {
+        let mut state = self.state.lock();
+        state.taken -= 1;
+        state.version += 1;
+    }
+
+    /// The oldest request, to be waited for.
+    pub(crate) fn take_in_flight(&self) -> Next {
+        self.state.lock().next_wait()
+    }
+
+    /// A request that was waited for has ended. The blocks of a bad one stay readable.
+    pub(crate) fn ended(&self, sent: &Sent, good: bool) {
+        let mut state = self.state.lock();
+        state.taken -= 1;
+        state.version += 1;
+        state.in_flight_size -= sent.size;
+        if !good {
+            return;
+        }
+        for address in addresses(sent.first, sent.count) {
+            let written = state.writing.remove(&address);
+            assert!(written.is_some(), "{address} was being written");
+        }
+    }
+
+    /// Whether a thread that found [`Next::Park`] may look again.
+    pub(crate) fn is_over(&self, version: u64) -> bool {
+        self.state.lock().version != version
+    }
+
+    /// What is being written at the address, if anything is.
+    pub(crate) fn find(&self, address: BlockAddress) -> Option<Block> {
+        self.state.lock().writing.get(&address).cloned()
+    }
+}
+
+impl State {
+    fn join(&mut self, address: u64, part: WritePart, whole: bool) {
+        let len = part.len;
+        self.waiting += len;
+        self.waiting_parts += 1;
+        let fits = |run: &Run| run.open && run.end() == address && run.size + len <= RUN_SIZE_MAX;
+        if let Some(run) = self.runs.iter_mut().find(|run| fits(run)) {
+            run.parts.push(part);
+            run.size += len;
+            run.open = whole;
+            return;
+        }
+        let mut parts = WriteParts::new();
+        parts.push(part);
+        self.runs.push_back(Run { first: address, parts, size: len, open: whole });
+    }
+
+    fn take_full(&mut self, ready: &mut Vec<Run>) {
+        while let Some(at) = self.runs.iter().position(|run| run.size >= RUN_SIZE_MAX) {
+            ready.extend(self.take_at(at));
+        }
+    }
+
+    fn take_oldest(&mut self) -> Option<Run> {
+        self.take_at(0)
+    }
+
+    fn take_at(&mut self, at: usize) -> Option<Run> {
+        let run = self.runs.remove(at)?;
+        self.waiting -= run.size;
+        self.waiting_parts -= run.parts.len();
+        Some(run)
+    }
+
+    fn next_wait(&mut self) -> Next {
+        match self.in_flight.pop_front() {
+            Some(oldest) => {
+                self.taken += 1;
+                Next::Wait(oldest)
+            }
+            None if self.taken > 0 => Next::Park(self.version),
+            None => Next::Go,
+        }
+    }
+}
