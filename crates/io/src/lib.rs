@@ -17,7 +17,7 @@
 //! Block kinds, checksums, caching, allocation of file space: this crate moves bytes.
 
 #[cfg(not(unix))]
-compile_error!("understory-io needs a Unix system: Linux first, macOS and the BSDs in principle");
+compile_error!("understory-io needs a Unix system: Linux first, macOS and FreeBSD in principle");
 
 mod arena;
 mod buffer;

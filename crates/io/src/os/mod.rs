@@ -115,7 +115,7 @@ impl OsStorage {
     /// See [`OpenError`]; then no file was left behind.
     pub fn create(path: impl AsRef<Path>, options: Options) -> Result<Self, OpenError> {
         let opened = open::create(path.as_ref(), &options)?;
-        Self::start(path.as_ref(), opened, options)
+        Self::start(path.as_ref(), opened, options).inspect_err(|_| open::remove(path.as_ref()))
     }
 
     /// Opens a file that must exist; for a writer, locks it and syncs it, so that no decision rests on bytes that

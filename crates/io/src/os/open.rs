@@ -28,15 +28,14 @@ pub(super) fn create(path: &Path, options: &Options) -> Result<Opened, OpenError
         sync_folder(path).map_err(|errno| classify(path, Operation::Open, errno))?;
         Ok(opened)
     });
-    if opened.is_err()
-        && let Err(errno) = rustix::fs::unlink(path)
-    {
-        log::warn!(
-            "{}: could not be created, and what is left of it cannot be removed: {errno}",
-            path.display()
-        );
+    opened.inspect_err(|_| remove(path))
+}
+
+/// Takes back a creation that failed later on.
+pub(super) fn remove(path: &Path) {
+    if let Err(errno) = rustix::fs::unlink(path) {
+        log::warn!("{}: could not be created, and what is left cannot be removed: {errno}", path.display());
     }
-    opened
 }
 
 /// Opens a file that is there.
