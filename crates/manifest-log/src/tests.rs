@@ -1,0 +1,515 @@
+//! The log on the real grid and simulated storage, against a map of tables.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fastrand::Rng;
+use understory_format::{
+    Beat, BlockAddress, Checksum, EditKind, Geometry, Level, ManifestEdit, ManifestRoot, Op, Place,
+    Placement, TableInfo, TreeId, TwinRef, manifest_block, seal, u64_of,
+};
+use understory_grid::{CheckpointUpdate, FormatState, Grid, GridError, GridOptions, Reservation};
+use understory_io::{Arena, CrashPolicy, Machine, SimStorage};
+
+use crate::testing::table;
+use crate::{LogError, ManifestLog};
+
+/// Records that a block of the small geometry holds.
+const CAPACITY: u64 = 24;
+
+type Tables = BTreeMap<BlockAddress, ManifestEdit>;
+
+fn geometry() -> Geometry {
+    Geometry::small()
+}
+
+fn open_grid(machine: Machine) -> Result<Arc<Grid>, GridError> {
+    let options = GridOptions { block_count: 24, page_count: 0, read_only: false };
+    let arena = Arena::new(options.arena_size(&geometry()).unwrap()).unwrap();
+    Grid::open(machine, &arena, options).map(Arc::new)
+}
+
+fn open_log(grid: &Arc<Grid>, root: &ManifestRoot) -> Result<(ManifestLog, Tables), LogError> {
+    let mut log = ManifestLog::new(Arc::clone(grid), &geometry());
+    let mut tables = Tables::new();
+    log.open(root, &mut |edit| {
+        assert_ne!(edit.kind, EditKind::Remove);
+        assert_eq!(tables.insert(edit.table.index.address, edit), None, "one record per table");
+        Ok(())
+    })?;
+    Ok((log, tables))
+}
+
+/// A file with a log, and what should be in it.
+struct Harness {
+    storage: Arc<SimStorage>,
+    grid: Arc<Grid>,
+    log: ManifestLog,
+    live: Tables,
+    beat: u64,
+}
+
+impl Harness {
+    fn new(seed: u64) -> Self {
+        let (machine, storage) = Machine::sim(seed);
+        let state = FormatState { geometry: geometry(), trees: &[], size_limit: None };
+        Grid::format(&machine, &state).unwrap();
+        let grid = open_grid(machine).unwrap();
+        let log = ManifestLog::new(Arc::clone(&grid), &geometry());
+        Self { storage, grid, log, live: Tables::new(), beat: 0 }
+    }
+
+    /// Opens the file of another harness as it was left, with another order of completions.
+    fn reopen(image: Vec<u8>, seed: u64) -> Result<Self, LogError> {
+        let (machine, storage) = Machine::sim_from(image, seed);
+        let grid = open_grid(machine)?;
+        let state = grid.checkpoint_state();
+        let (log, live) = open_log(&grid, &state.manifest)?;
+        Ok(Self { storage, grid, log, live, beat: state.beat.get() })
+    }
+
+    /// Appends records as one step of the forest does: reservations first, releases last.
+    fn append(&mut self, edits: &[(EditKind, Option<BlockAddress>)], rng: &mut Rng) -> Result<(), LogError> {
+        let inserts = edits.iter().filter(|(kind, _)| *kind == EditKind::Insert).count();
+        let mut log_blocks = self.grid.reserve(self.log.blocks_for(u64_of(edits.len())))?;
+        let mut table_blocks = self.grid.reserve(2 * u64_of(inserts))?;
+        let mut released = Vec::new();
+        for (kind, address) in edits {
+            let edit = match address.and_then(|address| self.live.get(&address)) {
+                Some(edit) => self.changed(*kind, *edit, rng),
+                None => self.inserted(&mut table_blocks, rng),
+            };
+            self.log.append(edit, &mut log_blocks)?;
+            if edit.kind == EditKind::Remove {
+                self.live.remove(&edit.table.index.address);
+                released.extend([edit.table.index.address, edit.table.index.twin]);
+            } else {
+                self.live.insert(edit.table.index.address, edit);
+            }
+        }
+        assert_eq!(log_blocks.left(), 0, "what is reserved is exact");
+        self.grid.forfeit(log_blocks);
+        self.grid.forfeit(table_blocks);
+        for address in released {
+            self.grid.release(address);
+        }
+        self.beat += 1;
+        self.log.set_beat(Beat::new(self.beat));
+        Ok(())
+    }
+
+    fn inserted(&self, reservation: &mut Reservation, rng: &mut Rng) -> ManifestEdit {
+        let (address, twin) = (self.grid.acquire(reservation), self.grid.acquire(reservation));
+        let checksum = Checksum::of(&self.beat.to_le_bytes());
+        let tree = TreeId::new(rng.u16(1..5)).unwrap();
+        let table = TableInfo { tree, ..table(TwinRef { address, twin, checksum }) };
+        ManifestEdit { kind: EditKind::Insert, level: Level::new(rng.u8(0..4)).unwrap(), table }
+    }
+
+    fn changed(&self, kind: EditKind, edit: ManifestEdit, rng: &mut Rng) -> ManifestEdit {
+        if kind == EditKind::Remove {
+            return ManifestEdit { kind, ..edit };
+        }
+        let table = TableInfo { beat_max: Beat::new(self.beat + 1), ..edit.table };
+        ManifestEdit { kind, level: Level::new(rng.u8(0..7)).unwrap(), table }
+    }
+
+    /// Random records: more inserts than removes while `grow`. Keeps away from tables touched in this step.
+    fn step(&mut self, rng: &mut Rng, grow: bool) -> Result<(), LogError> {
+        let mut tables: Vec<BlockAddress> = self.live.keys().copied().collect();
+        let count = if rng.u8(0..8) == 0 { rng.u64(0..3 * CAPACITY) } else { rng.u64(0..8) };
+        let mut edits = Vec::new();
+        for _ in 0..count {
+            let insert = rng.u8(0..10) < if grow { 6 } else { 2 };
+            if insert || tables.is_empty() {
+                edits.push((EditKind::Insert, None));
+                continue;
+            }
+            let index = rng.usize(0..tables.len());
+            if rng.bool() {
+                edits.push((EditKind::Update, Some(tables[index])));
+            } else {
+                edits.push((EditKind::Remove, Some(tables.swap_remove(index))));
+            }
+        }
+        self.append(&edits, rng)
+    }
+
+    fn checkpoint(&mut self) -> Result<ManifestRoot, LogError> {
+        let manifest = self.log.checkpoint()?;
+        let update = CheckpointUpdate {
+            beat: Beat::new(self.beat),
+            op_checkpoint: Op::ZERO,
+            op_flushed: Op::ZERO,
+            charge_total: 0,
+            rolling_hash: Checksum::ZERO,
+            manifest,
+        };
+        self.grid.checkpoint(&update)?;
+        self.grid.free_due();
+        Ok(manifest)
+    }
+
+    /// The log equals a replay and the model, and the free set accounts for every block.
+    fn check(&self) {
+        self.log.verify().unwrap();
+        assert_eq!(self.log.table_count(), u64_of(self.live.len()));
+        let space = self.grid.space();
+        let tables = 2 * self.log.table_count();
+        let log = u64_of(self.log.addresses().count());
+        assert_eq!(space.acquired - space.released, self.grid.own_block_count() + log + tables);
+    }
+
+    /// A second log opened from the root has the same tables at the same extents.
+    fn check_opens(&self, root: &ManifestRoot) {
+        let (log, tables) = open_log(&self.grid, root).unwrap();
+        assert_eq!(tables, self.live);
+        for address in tables.keys() {
+            assert_eq!(log.extent(*address), self.log.extent(*address));
+        }
+        assert!(log.block_refs().eq(self.log.block_refs()));
+        log.verify().unwrap();
+    }
+}
+
+#[test]
+fn random_histories_survive_checkpoints_crashes_and_reopens() {
+    let mut released = 0;
+    for seed in 0..12 {
+        let mut rng = Rng::with_seed(seed);
+        let mut harness = Harness::new(seed);
+        let mut saved = (Tables::new(), 0);
+        for step in 0..150 {
+            harness.step(&mut rng, step % 60 < 35).unwrap();
+            match rng.u8(0..20) {
+                0..4 => {
+                    let before = harness.log.block_refs().len();
+                    harness.log.flush().unwrap();
+                    released += before.saturating_sub(harness.log.block_refs().len());
+                }
+                4..6 => {
+                    let root = harness.checkpoint().unwrap();
+                    harness.check_opens(&root);
+                    saved = (harness.live.clone(), harness.beat);
+                }
+                6 => {
+                    let image = harness.storage.durable_image();
+                    harness = Harness::reopen(image, rng.u64(..)).unwrap();
+                    assert_eq!((&harness.live, harness.beat), (&saved.0, saved.1));
+                    harness.grid.free_due();
+                }
+                _ => {}
+            }
+            harness.check();
+        }
+    }
+    assert!(released > 10, "dead blocks are released before a checkpoint too: {released}");
+}
+
+#[test]
+fn a_log_that_is_reopened_goes_on_as_if_it_had_not_been() {
+    for seed in 0..6 {
+        let mut rngs = [Rng::with_seed(seed), Rng::with_seed(seed)];
+        let mut straight = Harness::new(1);
+        let mut reopened = Harness::new(2);
+        for step in 0..60 {
+            let [first, second] = &mut rngs;
+            // Down to an empty log now and then.
+            let grow = step % 30 < 15;
+            straight.step(first, grow).unwrap();
+            reopened.step(second, grow).unwrap();
+            if step % 30 == 29 {
+                let all: Vec<_> = straight.live.keys().map(|key| (EditKind::Remove, Some(*key))).collect();
+                straight.append(&all, first).unwrap();
+                reopened.append(&all, second).unwrap();
+            }
+            if step % 3 == 2 {
+                let root = straight.checkpoint().unwrap();
+                assert_eq!(root, reopened.checkpoint().unwrap());
+                assert_eq!(root.newest.is_none(), straight.live.is_empty());
+                let ids = [&straight, &reopened].map(|harness| harness.grid.checkpoint_state().id());
+                assert_eq!(ids[0], ids[1], "equal checkpoints at step {step}");
+                let (image, beat) = (reopened.storage.durable_image(), reopened.beat);
+                reopened = Harness::reopen(image, seed).unwrap();
+                reopened.log.set_beat(Beat::new(beat));
+                reopened.grid.free_due();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_crash_at_any_operation_leaves_a_whole_checkpoint() {
+    let mut crashed = 0;
+    for at in 0.. {
+        let mut harness = Harness::new(3);
+        let base = harness.storage.operations();
+        harness.storage.crash_at(base + at, CrashPolicy::KeepSubset(at));
+        let mut rng = Rng::with_seed(at);
+        let mut attempts: Vec<Tables> = vec![Tables::new()];
+        let mut acknowledged = 0;
+        for _ in 0..3 {
+            let done = harness.step(&mut rng, true).and_then(|()| harness.step(&mut rng, false));
+            attempts.push(harness.live.clone());
+            if done.and_then(|()| harness.checkpoint()).is_err() {
+                break;
+            }
+            acknowledged = attempts.len() - 1;
+        }
+        if !harness.storage.is_crashed() {
+            break;
+        }
+        crashed += 1;
+        let reopened = Harness::reopen(harness.storage.image(), at).unwrap();
+        // The state that format makes is checkpoint number `format`.
+        let format = Harness::new(3).grid.checkpoint_state().number;
+        let index = usize::try_from(reopened.grid.checkpoint_state().number - format).unwrap();
+        assert!(index >= acknowledged, "crash at {at}");
+        assert_eq!(reopened.live, attempts[index], "crash at {at}");
+        reopened.check();
+    }
+    assert!(crashed > 20, "operations crashed at: {crashed}");
+}
+
+/// A harness with several full blocks and one partial one, checkpointed.
+fn with_chain() -> (Harness, ManifestRoot) {
+    let mut rng = Rng::with_seed(5);
+    let mut harness = Harness::new(5);
+    let inserts = vec![(EditKind::Insert, None); 80];
+    harness.append(&inserts, &mut rng).unwrap();
+    let root = harness.checkpoint().unwrap();
+    assert_eq!(root.block_count, 4);
+    (harness, root)
+}
+
+fn flip(storage: &SimStorage, address: BlockAddress) {
+    storage.corrupt(geometry().block_offset(address) + 300, 0x10);
+}
+
+#[test]
+fn a_damaged_copy_is_replaced_by_its_twin_two_are_corruption() {
+    let (harness, root) = with_chain();
+    let refs: Vec<TwinRef> = harness.log.block_refs().collect();
+    for reference in &refs {
+        for address in [reference.address, reference.twin] {
+            let (machine, storage) = Machine::sim_from(harness.storage.durable_image(), 1);
+            flip(&storage, address);
+            let (_, tables) = open_log(&open_grid(machine).unwrap(), &root).unwrap();
+            assert_eq!(tables, harness.live);
+        }
+        let (machine, storage) = Machine::sim_from(harness.storage.durable_image(), 1);
+        flip(&storage, reference.address);
+        flip(&storage, reference.twin);
+        match open_log(&open_grid(machine).unwrap(), &root) {
+            Err(LogError::Corrupt(error)) => assert_eq!(error.place, Place::Block(reference.address)),
+            other => panic!("two bad copies: {other:?}"),
+        }
+    }
+}
+
+fn refused(grid: &Arc<Grid>, root: &ManifestRoot) -> &'static str {
+    match open_log(grid, root) {
+        Err(LogError::Corrupt(error)) => error.field,
+        other => panic!("{root:?} gives {other:?}"),
+    }
+}
+
+#[test]
+fn damaged_roots_are_refused() {
+    let (harness, root) = with_chain();
+    let refs: Vec<TwinRef> = harness.log.block_refs().collect();
+    let grid = &harness.grid;
+    let check = |root: ManifestRoot, field: &str| assert_eq!(refused(grid, &root), field, "{root:?}");
+    check(ManifestRoot { block_count: 3, ..root }, "manifest_oldest");
+    check(ManifestRoot { block_count: 5, ..root }, "manifest_block_count");
+    check(ManifestRoot { block_count: u32::MAX, ..root }, "manifest_block_count");
+    check(ManifestRoot { block_count: 0, ..root }, "manifest_block_count");
+    check(ManifestRoot { block_count: 0, newest: None, ..root }, "manifest_oldest");
+    check(ManifestRoot { newest: None, ..root }, "manifest_block_count");
+    check(ManifestRoot { oldest: Some(refs[1]), ..root }, "manifest_oldest");
+    check(ManifestRoot { oldest: None, ..root }, "manifest_oldest");
+    let newest = Some(TwinRef { checksum: Checksum::new(1), ..refs[3] });
+    check(ManifestRoot { newest, ..root }, "checksum");
+    let newest = Some(TwinRef { twin: refs[2].twin, ..refs[3] });
+    check(ManifestRoot { newest, ..root }, "twin");
+    let free = BlockAddress::new(1 << 20).unwrap();
+    check(ManifestRoot { newest: Some(TwinRef { address: free, ..refs[3] }), ..root }, "address");
+    // Exactly a part of the chain is a chain, as after the release of old blocks.
+    let part = ManifestRoot { oldest: Some(refs[2]), newest: Some(refs[3]), block_count: 2 };
+    assert_eq!(open_log(grid, &part).unwrap().1.len(), 32);
+}
+
+/// Writes a chain of hand-made blocks, (sequence, records) from the oldest on.
+fn forge(harness: &Harness, blocks: &[(u64, Vec<ManifestEdit>)]) -> ManifestRoot {
+    let mut root = ManifestRoot::default();
+    for (sequence, edits) in blocks {
+        let mut reservation = harness.grid.reserve(2).unwrap();
+        let address = harness.grid.acquire(&mut reservation);
+        let twin = harness.grid.acquire(&mut reservation);
+        harness.grid.forfeit(reservation);
+        let placement = Placement { address, twin: Some(twin), tree: None, beat: Beat::ZERO };
+        let mut buffer = harness.grid.buffer().unwrap();
+        let checksum = manifest_block::encode(&mut buffer, &placement, root.newest, *sequence, edits);
+        harness.grid.write(buffer).unwrap();
+        root.newest = Some(TwinRef { address, twin, checksum });
+        root.oldest = root.oldest.or(root.newest);
+        root.block_count += 1;
+    }
+    root
+}
+
+#[test]
+fn damaged_chains_with_good_checksums_are_refused() {
+    let (harness, _) = with_chain();
+    let mut tables = harness.live.values().copied();
+    let (a, b) = (tables.next().unwrap(), tables.next().unwrap());
+    let remove = |edit: ManifestEdit| ManifestEdit { kind: EditKind::Remove, ..edit };
+    let update = |edit: ManifestEdit| ManifestEdit { kind: EditKind::Update, ..edit };
+    let open = |blocks: &[(u64, Vec<ManifestEdit>)]| open_log(&harness.grid, &forge(&harness, blocks));
+    let check = |blocks: &[(u64, Vec<ManifestEdit>)], field: &str| {
+        assert_eq!(refused(&harness.grid, &forge(&harness, blocks)), field, "{blocks:?}");
+    };
+    // What may be, beside what may not.
+    assert_eq!(open(&[(1, vec![a]), (2, vec![b])]).unwrap().1.len(), 2);
+    check(&[(1, vec![a]), (3, vec![b])], "sequence");
+    check(&[(2, vec![a]), (2, vec![b])], "sequence");
+    check(&[(2, vec![a]), (1, vec![b])], "sequence");
+    check(&[(u64::MAX, vec![a])], "sequence");
+    assert_eq!(open(&[(1, vec![a, remove(a), a])]).unwrap().1.len(), 1);
+    check(&[(1, vec![a, a])], "kind");
+    check(&[(1, vec![a]), (2, vec![a])], "kind");
+    check(&[(1, vec![a, remove(a), remove(a)])], "kind");
+    check(&[(1, vec![a, remove(a), update(a)])], "kind");
+    assert_eq!(open(&[(7, vec![update(a), remove(a)]), (8, vec![update(b)])]).unwrap().1.len(), 1);
+    // One block, two owners; the second owner is gone; an index block that is free, or released.
+    let stolen = |index: TwinRef| ManifestEdit { table: table(index), ..b };
+    let twice = stolen(TwinRef { address: b.table.index.address, ..a.table.index });
+    check(&[(1, vec![a, twice])], "twin");
+    assert_eq!(open(&[(1, vec![twice, remove(twice), a])]).unwrap().1.len(), 1);
+    let free = BlockAddress::new(1 << 20).unwrap();
+    check(&[(1, vec![stolen(TwinRef { address: free, ..a.table.index })])], "address");
+    let mut reservation = harness.grid.reserve(2).unwrap();
+    let own = TwinRef {
+        address: harness.grid.acquire(&mut reservation),
+        twin: harness.grid.acquire(&mut reservation),
+        checksum: Checksum::ZERO,
+    };
+    harness.grid.forfeit(reservation);
+    assert_eq!(open(&[(1, vec![stolen(own)])]).unwrap().1.len(), 1);
+    harness.grid.release(own.twin);
+    check(&[(1, vec![stolen(own)])], "twin");
+}
+
+/// Flips bits of metadata and records and seals the block again: any answer, but no panic and no endless loop.
+#[test]
+fn forged_bytes_never_panic() {
+    let (harness, _) = with_chain();
+    let edits: Vec<ManifestEdit> = harness.live.values().copied().take(5).collect();
+    let mut rng = Rng::with_seed(11);
+    let (mut good, mut bad) = (0, 0);
+    for _ in 0..1500 {
+        let mut reservation = harness.grid.reserve(2).unwrap();
+        let address = harness.grid.acquire(&mut reservation);
+        let twin = harness.grid.acquire(&mut reservation);
+        harness.grid.forfeit(reservation);
+        let placement = Placement { address, twin: Some(twin), tree: None, beat: Beat::ZERO };
+        let mut buffer = harness.grid.buffer().unwrap();
+        manifest_block::encode(&mut buffer, &placement, None, 1, &edits);
+        for _ in 0..rng.usize(1..4) {
+            buffer[rng.usize(128..256 + 160 * edits.len())] ^= 1 << rng.u8(0..8);
+        }
+        let checksum = seal(&mut buffer);
+        harness.grid.write(buffer).unwrap();
+        let reference = Some(TwinRef { address, twin, checksum });
+        let root = ManifestRoot { oldest: reference, newest: reference, block_count: rng.u32(1..3) };
+        match open_log(&harness.grid, &root) {
+            Ok((log, _)) => {
+                log.verify().unwrap();
+                good += 1;
+            }
+            Err(LogError::Corrupt(_)) => bad += 1,
+            Err(LogError::Grid(error)) => panic!("{error}"),
+        }
+        harness.grid.flush().unwrap();
+    }
+    assert!(good > 100, "{good} were accepted");
+    assert!(bad > 100, "{bad} were refused");
+}
+
+#[test]
+fn an_index_block_cannot_be_a_block_of_the_log() {
+    let (harness, _) = with_chain();
+    let a = *harness.live.values().next().unwrap();
+    let older = forge(&harness, &[(1, vec![a])]);
+    // A second block, linked by hand to the first, whose table is the first block.
+    let stolen = ManifestEdit { table: table(older.newest.unwrap()), ..a };
+    let mut reservation = harness.grid.reserve(2).unwrap();
+    let address = harness.grid.acquire(&mut reservation);
+    let twin = harness.grid.acquire(&mut reservation);
+    harness.grid.forfeit(reservation);
+    let placement = Placement { address, twin: Some(twin), tree: None, beat: Beat::ZERO };
+    let mut buffer = harness.grid.buffer().unwrap();
+    let checksum = manifest_block::encode(&mut buffer, &placement, older.newest, 2, &[stolen]);
+    harness.grid.write(buffer).unwrap();
+    let newest = Some(TwinRef { address, twin, checksum });
+    let root = ManifestRoot { newest, oldest: older.oldest, block_count: 2 };
+    assert_eq!(refused(&harness.grid, &root), "address");
+}
+
+#[test]
+fn what_on_table_returns_is_passed_on() {
+    let (harness, root) = with_chain();
+    let mut log = ManifestLog::new(Arc::clone(&harness.grid), &geometry());
+    let error = understory_format::Corruption::new("tree_id", understory_format::Expected::Zero, 9);
+    let place = Place::Block(root.newest.unwrap().address);
+    let result = log.open(&root, &mut |_| Err(error.clone()));
+    assert_eq!(result, Err(LogError::Corrupt(error.clone().at(place))));
+}
+
+#[test]
+fn blocks_are_released_when_their_last_record_dies() {
+    let mut rng = Rng::with_seed(7);
+    let mut harness = Harness::new(7);
+    let count = |harness: &mut Harness| {
+        harness.log.flush().unwrap();
+        harness.check();
+        harness.log.block_refs().len()
+    };
+    let inserts = vec![(EditKind::Insert, None); usize::try_from(CAPACITY).unwrap()];
+    assert_eq!(harness.log.blocks_for(0), 0);
+    assert_eq!(harness.log.blocks_for(1), 2);
+    assert_eq!(harness.log.blocks_for(CAPACITY), 2);
+    assert_eq!(harness.log.blocks_for(CAPACITY + 1), 4);
+    harness.append(&inserts, &mut rng).unwrap();
+    assert_eq!(harness.log.blocks_for(1), 2, "a full block has no room");
+    let first: Vec<BlockAddress> = harness.live.keys().copied().collect();
+    harness.append(&inserts, &mut rng).unwrap();
+    assert_eq!(count(&mut harness), 2);
+    // All records of the first block but one die: nothing. The second block is dead before the first: nothing.
+    let removes = |tables: &[BlockAddress]| -> Vec<_> {
+        tables.iter().map(|address| (EditKind::Remove, Some(*address))).collect()
+    };
+    let second: Vec<BlockAddress> = harness.live.keys().filter(|key| !first.contains(key)).copied().collect();
+    harness.append(&removes(&first[1..]), &mut rng).unwrap();
+    assert_eq!(count(&mut harness), 2);
+    harness.append(&removes(&second), &mut rng).unwrap();
+    assert_eq!(count(&mut harness), 3);
+    // An update moves the last live record of the first block to the fourth, which it fills: three go.
+    harness.append(&[(EditKind::Update, Some(first[0]))], &mut rng).unwrap();
+    assert_eq!(count(&mut harness), 1);
+    let root = harness.checkpoint().unwrap();
+    assert_eq!(root.block_count, 1);
+    harness.check_opens(&root);
+    harness.append(&removes(&first[..1]), &mut rng).unwrap();
+    assert_eq!(harness.checkpoint().unwrap(), ManifestRoot::default());
+    harness.check();
+}
+
+#[test]
+#[should_panic(expected = "a table is inserted once")]
+fn own_duplicates_are_asserted() {
+    let (mut harness, _) = with_chain();
+    let edit = *harness.live.values().next().unwrap();
+    let mut reservation = harness.grid.reserve(2).unwrap();
+    harness.log.append(edit, &mut reservation).unwrap();
+}
