@@ -1,6 +1,6 @@
 //! The durable log of what happens to the tables of all trees of a forest.
 //!
-//! Every [`ManifestEdit`](understory_format::ManifestEdit) is appended to a chain of manifest blocks, the newest
+//! Every [`ManifestEdit`] is appended to a chain of manifest blocks, the newest
 //! of which the checkpoint's root names. At open the chain is read backwards, and of each table that is still
 //! live only the newest record is given on: those are the manifests of all trees. A table is known by the
 //! address of its index block, which no other live table has.
