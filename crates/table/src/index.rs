@@ -1,0 +1,260 @@
+//! The index of one table as its readers use it: found in memory or read, related to what the manifest says.
+//!
+//! An index block that comes from the storage is checked whole. One that is in memory already may have come there
+//! by read-ahead, which checks no more than its checksum; so every step here checks the few numbers that it is
+//! about to use, which costs nothing beside the search.
+//!
+//! # Invariants
+//! - A [`View`] exists only if the index agrees with its [`TableInfo`] in counts, key range and tree
+//!   (`View::check`).
+//! - An [`BlockEntry`] and a [`PageRef`] never lead outside their block, whatever the bytes.
+//!
+//! # Not here
+//! The order of the keys in an index: readers find it out by what they read, [`verify`](crate::verify()) in full.
+
+use core::ops::Range;
+
+use understory_format::zerocopy::FromBytes;
+use understory_format::{
+    BlockAddress, BlockKind, BlockRef, Checksum, Corruption, Expected, HEADER_SIZE, IndexEntry, IndexView, Key,
+    Place, TableInfo, usize_of,
+};
+use understory_grid::{Block, Grid};
+
+use crate::{TableError, TableLayout};
+
+/// The index block of a table, held in memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Index {
+    block: Block,
+    info: TableInfo,
+}
+
+impl Index {
+    /// The index, if it is in memory.
+    pub(crate) fn cached(grid: &Grid, info: &TableInfo) -> Option<Self> {
+        let block = grid.cached(info.index.first()).or_else(|| grid.cached(info.index.second()))?;
+        Some(Self { block, info: *info })
+    }
+
+    /// The index, read if need be.
+    pub(crate) fn read(grid: &Grid, layout: &TableLayout, info: &TableInfo) -> Result<Self, TableError> {
+        if let Some(index) = Self::cached(grid, info) {
+            return Ok(index);
+        }
+        let block = grid.read_twin(info.index, BlockKind::Index)?;
+        IndexView::new(&block, usize_of(layout.key_size))
+            .map_err(|error| error.at(Place::Block(info.index.address)))?;
+        Ok(Self { block, info: *info })
+    }
+
+    /// A look into the index.
+    pub(crate) fn view<'a>(&'a self, layout: &'a TableLayout) -> Result<View<'a>, Corruption> {
+        View::new(&self.block, &self.info, layout)
+    }
+}
+
+/// An index block and what is needed to make sense of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View<'a> {
+    index: IndexView<'a>,
+    block: &'a [u8],
+    layout: &'a TableLayout,
+    address: BlockAddress,
+}
+
+/// A value block of a table, its numbers checked against layout and index.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BlockEntry {
+    pub(crate) reference: BlockRef,
+    pub(crate) value_count: u32,
+    pub(crate) tombstone_count: u32,
+    pub(crate) page_start: u32,
+    pub(crate) page_count: u32,
+}
+
+impl BlockEntry {
+    /// Whether page `page` of the table is in this block.
+    pub(crate) const fn has_page(&self, page: u32) -> bool {
+        page >= self.page_start && page - self.page_start < self.page_count
+    }
+
+    /// Its last page, among those of the table.
+    pub(crate) const fn page_last(&self) -> u32 {
+        self.page_start + (self.page_count - 1)
+    }
+}
+
+/// Where one page is and what must be found there.
+#[derive(Clone, Debug)]
+pub(crate) struct PageRef {
+    pub(crate) reference: BlockRef,
+    /// Number of the page in its block.
+    pub(crate) page: u32,
+    pub(crate) checksum: Checksum,
+    /// Its bytes in the block.
+    pub(crate) range: Range<usize>,
+    pub(crate) value_count: u32,
+    pub(crate) has_tombstones: bool,
+}
+
+impl<'a> View<'a> {
+    fn new(block: &'a [u8], info: &TableInfo, layout: &'a TableLayout) -> Result<Self, Corruption> {
+        let address = info.index.address;
+        Self::unplaced(block, info, layout).map_err(|error| error.at(Place::Block(address)))
+    }
+
+    fn unplaced(block: &'a [u8], info: &TableInfo, layout: &'a TableLayout) -> Result<Self, Corruption> {
+        let index = IndexView::unchecked(block, usize_of(layout.key_size))?;
+        let view = Self { index, block, layout, address: info.index.address };
+        view.check(info)?;
+        Ok(view)
+    }
+
+    /// What the index says of the whole table is what the manifest says.
+    fn check(&self, info: &TableInfo) -> Result<(), Corruption> {
+        let index = &self.index;
+        exactly("tree_id", info.tree.get(), index.header().tree_id.get())?;
+        exactly("value_size", self.layout.value_size(), index.value_size())?;
+        exactly("page_size", self.layout.value.page_size, index.page_size())?;
+        exactly("value_block_count", info.value_block_count, index.value_block_count())?;
+        exactly("value_count", info.value_count, index.value_count())?;
+        exactly("tombstone_count", info.tombstone_count, index.tombstone_count())?;
+        let same_range = index.key_min() == info.key_min && index.key_max() == info.key_max;
+        rule("key_min", "the key range that the manifest says", same_range)
+    }
+
+    /// Value blocks of the table.
+    pub(crate) fn block_count(&self) -> u32 {
+        self.index.value_block_count()
+    }
+
+    /// Pages of the table.
+    pub(crate) fn page_count(&self) -> u32 {
+        self.index.page_count()
+    }
+
+    /// The only page of the table that can hold `key`; none if `key` is greater than all.
+    pub(crate) fn page_of<K: Key>(&self, key: K) -> Option<u32> {
+        self.index.page_of(key)
+    }
+
+    /// The number of the value block that page `page` of the table is in.
+    pub(crate) fn block_of_page(&self, page: u32) -> u32 {
+        self.index.block_of_page(page)
+    }
+
+    /// The least key of a value block.
+    pub(crate) fn key_min<K: Key>(&self, block: u32) -> K {
+        K::decode(self.index.key_min_bytes(block))
+    }
+
+    /// The greatest key of page `page` of the table.
+    pub(crate) fn page_key_max<K: Key>(&self, page: u32) -> K {
+        K::decode(self.index.page_key_max_bytes(page))
+    }
+
+    /// The value block with this number, which must be below [`View::block_count`].
+    pub(crate) fn entry(&self, block: u32) -> Result<BlockEntry, Corruption> {
+        self.entry_unplaced(block).map_err(|error| error.at(Place::Block(self.address)))
+    }
+
+    /// As [`View::entry`], for the block that page `page` was found in.
+    pub(crate) fn entry_with_page(&self, block: u32, page: u32) -> Result<BlockEntry, Corruption> {
+        let entry = self.entry(block)?;
+        rule("page_start", "page starts that ascend", entry.has_page(page))
+            .map_err(|error| error.at(Place::Block(self.address)))?;
+        Ok(entry)
+    }
+
+    fn entry_unplaced(&self, block: u32) -> Result<BlockEntry, Corruption> {
+        let page_start = self.wire(block)?.page_start.get();
+        let page_end = match block + 1 < self.block_count() {
+            true => self.wire(block + 1)?.page_start.get(),
+            false => self.index.page_count(),
+        };
+        let wire = self.wire(block)?;
+        let (value_count, tombstone_count) = (wire.value_count.get(), wire.tombstone_count.get());
+        let address = BlockAddress::new(wire.address.get())
+            .ok_or_else(|| Corruption::new("address", Expected::AtLeast(1), 0))?;
+        rule("flags", "a block that is not lost", wire.flags == 0)?;
+        rule("value_count", "1 to the most that fit", self.is_count(value_count))?;
+        rule("tombstone_count", "at most value_count", tombstone_count <= value_count)?;
+        let page_count = self.layout.value.pages_used(value_count);
+        exactly("page_start", u64::from(page_start) + u64::from(page_count), page_end)?;
+        rule("page_start", "pages of the table", page_end <= self.index.page_count())?;
+        let reference = BlockRef { address, checksum: Checksum::new(wire.checksum.get()) };
+        Ok(BlockEntry { reference, value_count, tombstone_count, page_start, page_count })
+    }
+
+    fn is_count(&self, value_count: u32) -> bool {
+        (1..=self.layout.value.value_count_max).contains(&value_count)
+    }
+
+    /// The entry as it stands in the block: the format's own accessor trusts that all entries were checked.
+    fn wire(&self, block: u32) -> Result<&'a IndexEntry, Corruption> {
+        let start = HEADER_SIZE + usize_of(block) * size_of::<IndexEntry>();
+        let entry = self.block.get(start..).and_then(|bytes| IndexEntry::ref_from_prefix(bytes).ok());
+        entry.map(|(entry, _)| entry).ok_or_else(|| {
+            Corruption::new("value_block_count", Expected::Rule("entries within the block"), block.into())
+        })
+    }
+
+    /// Page `page` of the table, which must be one of the entry's.
+    pub(crate) fn page(&self, entry: &BlockEntry, page: u32) -> PageRef {
+        assert!(entry.has_page(page), "a page of the block");
+        let in_block = page - entry.page_start;
+        PageRef {
+            reference: entry.reference,
+            page: in_block,
+            checksum: self.index.page_checksum(page),
+            range: self.layout.value.page_bytes(in_block),
+            value_count: self.layout.value.page_value_count(entry.value_count, in_block),
+            has_tombstones: entry.tombstone_count > 0,
+        }
+    }
+
+    /// The page of the table that can hold `key`; none if no page can: `key` is beyond the last or in the gap before
+    /// a block.
+    pub(crate) fn page_for<K: Key>(&self, key: K) -> Result<Option<PageRef>, Corruption> {
+        let Some(page) = self.page_of(key) else { return Ok(None) };
+        let block = self.block_of_page(page);
+        if key < self.key_min::<K>(block) {
+            return Ok(None);
+        }
+        let entry = self.entry_with_page(block, page)?;
+        Ok(Some(self.page(&entry, page)))
+    }
+}
+
+/// All blocks of a table: both copies of its index, then its value blocks in order. What is released when it ends.
+///
+/// # Errors
+/// If the index cannot be read, or is not one of this table.
+pub fn addresses(
+    grid: &Grid,
+    layout: &TableLayout,
+    info: &TableInfo,
+) -> Result<Vec<BlockAddress>, TableError> {
+    let index = Index::read(grid, layout, info)?;
+    let view = index.view(layout)?;
+    let blocks = (0..view.block_count()).map(|block| view.entry(block).map(|entry| entry.reference.address));
+    [Ok(info.index.address), Ok(info.index.twin)]
+        .into_iter()
+        .chain(blocks)
+        .collect::<Result<_, Corruption>>()
+        .map_err(TableError::from)
+}
+
+pub(crate) fn exactly(
+    field: &'static str,
+    expected: impl Into<u128>,
+    found: impl Into<u128>,
+) -> Result<(), Corruption> {
+    let (expected, found) = (expected.into(), found.into());
+    if expected == found { Ok(()) } else { Err(Corruption::new(field, Expected::Exactly(expected), found)) }
+}
+
+pub(crate) fn rule(field: &'static str, rule: &'static str, holds: bool) -> Result<(), Corruption> {
+    if holds { Ok(()) } else { Err(Corruption::new(field, Expected::Rule(rule), 0)) }
+}
