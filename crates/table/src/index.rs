@@ -7,17 +7,16 @@
 //! # Invariants
 //! - A [`View`] exists only if the index agrees with its [`TableInfo`] in counts, key range and tree
 //!   (`View::check`).
-//! - An [`BlockEntry`] and a [`PageRef`] never lead outside their block, whatever the bytes.
+//! - An entry and a [`PageRef`] never lead outside their block, whatever the bytes.
 //!
 //! # Not here
 //! The order of the keys in an index: readers find it out by what they read, [`verify`](crate::verify()) in full.
 
 use core::ops::Range;
 
-use understory_format::zerocopy::FromBytes;
 use understory_format::{
-    BlockAddress, BlockKind, BlockRef, Checksum, Corruption, Expected, HEADER_SIZE, IndexEntry, IndexView, Key,
-    Place, TableInfo, usize_of,
+    BlockAddress, BlockKind, BlockRef, Checksum, Corruption, Expected, IndexEntryHost, IndexView, Key, Place,
+    TableInfo, usize_of,
 };
 use understory_grid::{Block, Grid};
 
@@ -58,31 +57,13 @@ impl Index {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct View<'a> {
     index: IndexView<'a>,
-    block: &'a [u8],
     layout: &'a TableLayout,
     address: BlockAddress,
 }
 
-/// A value block of a table, its numbers checked against layout and index.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct BlockEntry {
-    pub(crate) reference: BlockRef,
-    pub(crate) value_count: u32,
-    pub(crate) tombstone_count: u32,
-    pub(crate) page_start: u32,
-    pub(crate) page_count: u32,
-}
-
-impl BlockEntry {
-    /// Whether page `page` of the table is in this block.
-    pub(crate) const fn has_page(&self, page: u32) -> bool {
-        page >= self.page_start && page - self.page_start < self.page_count
-    }
-
-    /// Its last page, among those of the table.
-    pub(crate) const fn page_last(&self) -> u32 {
-        self.page_start + (self.page_count - 1)
-    }
+/// Whether page `page` of the table is in this block.
+pub(crate) const fn has_page(entry: &IndexEntryHost, page: u32) -> bool {
+    page >= entry.page_start && page - entry.page_start < entry.page_count
 }
 
 /// Where one page is and what must be found there.
@@ -106,7 +87,7 @@ impl<'a> View<'a> {
 
     fn unplaced(block: &'a [u8], info: &TableInfo, layout: &'a TableLayout) -> Result<Self, Corruption> {
         let index = IndexView::unchecked(block, usize_of(layout.key_size))?;
-        let view = Self { index, block, layout, address: info.index.address };
+        let view = Self { index, layout, address: info.index.address };
         view.check(info)?;
         Ok(view)
     }
@@ -155,54 +136,27 @@ impl<'a> View<'a> {
     }
 
     /// The value block with this number, which must be below [`View::block_count`].
-    pub(crate) fn entry(&self, block: u32) -> Result<BlockEntry, Corruption> {
+    pub(crate) fn entry(&self, block: u32) -> Result<IndexEntryHost, Corruption> {
         self.entry_unplaced(block).map_err(|error| error.at(Place::Block(self.address)))
     }
 
     /// As [`View::entry`], for the block that page `page` was found in.
-    pub(crate) fn entry_with_page(&self, block: u32, page: u32) -> Result<BlockEntry, Corruption> {
+    pub(crate) fn entry_with_page(&self, block: u32, page: u32) -> Result<IndexEntryHost, Corruption> {
         let entry = self.entry(block)?;
-        rule("page_start", "page starts that ascend", entry.has_page(page))
+        rule("page_start", "page starts that ascend", has_page(&entry, page))
             .map_err(|error| error.at(Place::Block(self.address)))?;
         Ok(entry)
     }
 
-    fn entry_unplaced(&self, block: u32) -> Result<BlockEntry, Corruption> {
-        let page_start = self.wire(block)?.page_start.get();
-        let page_end = match block + 1 < self.block_count() {
-            true => self.wire(block + 1)?.page_start.get(),
-            false => self.index.page_count(),
-        };
-        let wire = self.wire(block)?;
-        let (value_count, tombstone_count) = (wire.value_count.get(), wire.tombstone_count.get());
-        let address = BlockAddress::new(wire.address.get())
-            .ok_or_else(|| Corruption::new("address", Expected::AtLeast(1), 0))?;
-        rule("flags", "a block that is not lost", wire.flags == 0)?;
-        rule("value_count", "1 to the most that fit", self.is_count(value_count))?;
-        rule("tombstone_count", "at most value_count", tombstone_count <= value_count)?;
-        let page_count = self.layout.value.pages_used(value_count);
-        exactly("page_start", u64::from(page_start) + u64::from(page_count), page_end)?;
-        rule("page_start", "pages of the table", page_end <= self.index.page_count())?;
-        let reference = BlockRef { address, checksum: Checksum::new(wire.checksum.get()) };
-        Ok(BlockEntry { reference, value_count, tombstone_count, page_start, page_count })
-    }
-
-    fn is_count(&self, value_count: u32) -> bool {
-        (1..=self.layout.value.value_count_max).contains(&value_count)
-    }
-
-    /// The entry as it stands in the block: the format's own accessor trusts that all entries were checked.
-    fn wire(&self, block: u32) -> Result<&'a IndexEntry, Corruption> {
-        let start = HEADER_SIZE + usize_of(block) * size_of::<IndexEntry>();
-        let entry = self.block.get(start..).and_then(|bytes| IndexEntry::ref_from_prefix(bytes).ok());
-        entry.map(|(entry, _)| entry).ok_or_else(|| {
-            Corruption::new("value_block_count", Expected::Rule("entries within the block"), block.into())
-        })
+    fn entry_unplaced(&self, block: u32) -> Result<IndexEntryHost, Corruption> {
+        let entry = self.index.checked_entry(block, &self.layout.value)?;
+        rule("flags", "a block that is not lost", !entry.is_lost)?;
+        Ok(entry)
     }
 
     /// Page `page` of the table, which must be one of the entry's.
-    pub(crate) fn page(&self, entry: &BlockEntry, page: u32) -> PageRef {
-        assert!(entry.has_page(page), "a page of the block");
+    pub(crate) fn page(&self, entry: &IndexEntryHost, page: u32) -> PageRef {
+        assert!(has_page(entry, page), "a page of the block");
         let in_block = page - entry.page_start;
         PageRef {
             reference: entry.reference,

@@ -27,7 +27,6 @@ mod lookup;
 mod loser_tree;
 mod memtable;
 mod merge;
-mod range;
 mod run;
 mod source;
 #[cfg(test)]
@@ -43,8 +42,8 @@ pub use level_cursor::{BLOCKS_HELD_MAX, LevelCursor, ReadAhead, Values};
 pub use lookup::{Lookup, search, search_cached};
 pub use memtable::{Contents, Full, MemCursor, Memtable, Sealed};
 pub use merge::{Counts, Merge, Step, Tombstones};
-pub use range::{Direction, KeyRange};
 pub use run::Scratch;
 pub use source::Source;
+pub use understory_format::{Direction, KeyRange};
 pub use verify::verify;
 pub use writer::{Abandoned, TableWriter};

@@ -80,7 +80,8 @@ fn search_page<R: Record>(
     let view = PageView::unchecked(bytes, layout.value.page(page.page), page.value_count)
         .map_err(|error| error.at(place()))?;
     let values = <[R]>::ref_from_bytes(view.values_bytes()).map_err(|_| {
-        Corruption::new("value_size", Expected::Exactly(size_of::<R>().try_into().unwrap_or(0)), 0).at(place())
+        Corruption::new("value_size", Expected::Exactly(size_of::<R>().try_into().unwrap_or(0)), 0)
+            .at(place())
     })?;
     for index in view.probe(key.hash()) {
         if let Some(value) = values.get(index).filter(|value| value.key() == key) {

@@ -14,12 +14,12 @@
 
 use understory_format::value::validate;
 use understory_format::{
-    BlockKind, Corruption, IndexView, KeyBytes, KeyDescriptor, Place, TableCounts, TableInfo, ValueBlockView,
-    page_checksum, usize_of,
+    BlockKind, Corruption, IndexEntryHost, IndexView, KeyBytes, KeyDescriptor, Place, TableCounts, TableInfo,
+    ValueBlockView, page_checksum, usize_of,
 };
 use understory_grid::{Block, Grid};
 
-use crate::index::{BlockEntry, Index, exactly, rule};
+use crate::index::{Index, exactly, rule};
 use crate::{TableError, TableLayout};
 
 /// Checks a whole table, and gives its totals. Reads all its blocks, one at a time; O(table).
@@ -63,7 +63,7 @@ struct BlockCheck<'a> {
     info: &'a TableInfo,
     index: &'a IndexView<'a>,
     number: u32,
-    entry: BlockEntry,
+    entry: IndexEntryHost,
 }
 
 impl BlockCheck<'_> {

@@ -211,9 +211,10 @@ impl<R: Record> TableWriter<R> {
         let placement = Placement { address, twin: None, tree: Some(self.tree), beat: self.beat };
         let (key_min, key_max) = (block.key_min.encode(), key_max.encode());
         let counts = (block.builder.value_count(), block.builder.tombstone_count());
-        let checksum = block.builder.finish(&mut block.buffer, &placement, key_min, key_max, |page, checksum| {
-            table.encoder.page_checksum(&mut table.buffer, page, checksum);
-        });
+        let checksum =
+            block.builder.finish(&mut block.buffer, &placement, key_min, key_max, |page, checksum| {
+                table.encoder.page_checksum(&mut table.buffer, page, checksum);
+            });
         let reference = BlockRef { address, checksum };
         table.encoder.value_block(&mut table.buffer, reference, counts.0, counts.1, key_min.get());
         self.written.push(address);

@@ -13,12 +13,12 @@ use core::ops::Range;
 use std::sync::Arc;
 
 use understory_format::{
-    BlockKind, BlockRef, Corruption, Key, Place, Record, TableInfo, ValueBlockView, usize_of,
+    BlockKind, BlockRef, Corruption, IndexEntryHost, Key, Place, Record, TableInfo, ValueBlockView, usize_of,
 };
 use understory_grid::{Block, Grid};
 
 use super::ReadAhead;
-use crate::index::{BlockEntry, Index, View, exactly};
+use crate::index::{Index, View, exactly, has_page};
 use crate::{Direction, KeyRange, TableError, TableLayout};
 
 /// Where the values of a page are in the block that is held.
@@ -67,7 +67,7 @@ struct NextTable {
 #[derive(Debug)]
 struct Held {
     block: Block,
-    entry: BlockEntry,
+    entry: IndexEntryHost,
 }
 
 /// The way through tables, blocks and pages.
@@ -153,7 +153,7 @@ impl<R: Record, T: Iterator<Item = TableInfo>> Walk<R, T> {
 
     /// Holds the block of a page of the table.
     fn enter(&mut self, page: u32, range: &KeyRange<R::Key>) -> Result<Page, TableError> {
-        let is_held = self.held.as_ref().is_some_and(|held| held.entry.has_page(page));
+        let is_held = self.held.as_ref().is_some_and(|held| has_page(&held.entry, page));
         if !is_held {
             self.hold_block_of(page, range)?;
         }
@@ -164,7 +164,8 @@ impl<R: Record, T: Iterator<Item = TableInfo>> Walk<R, T> {
         let number = page - held.entry.page_start;
         let layout = self.layout.value.page(number);
         let bytes = self.layout.value.page_bytes(number);
-        let bitmap = bytes.start + usize_of(layout.bitmap_offset)..bytes.start + usize_of(layout.slots_offset);
+        let bitmap =
+            bytes.start + usize_of(layout.bitmap_offset)..bytes.start + usize_of(layout.slots_offset);
         Ok(Page {
             values: bytes.start,
             value_count: self.layout.value.page_value_count(held.entry.value_count, number),
@@ -299,9 +300,7 @@ impl<R: Record, T: Iterator<Item = TableInfo>> Walk<R, T> {
         let (At::Page(page), Ok(view)) = (table.at, table.index.view(&self.layout)) else { return false };
         match self.direction {
             Direction::Ascending => key <= view.page_key_max(page),
-            Direction::Descending => {
-                page.checked_sub(1).is_none_or(|before| key > view.page_key_max(before))
-            }
+            Direction::Descending => page.checked_sub(1).is_none_or(|before| key > view.page_key_max(before)),
         }
     }
 
@@ -337,7 +336,9 @@ fn ask_for<K: Key>(
         let Ok(entry) = view.entry(number) else { return };
         let is_beyond = match direction {
             Direction::Ascending => view.key_min::<K>(number) > range.max(),
-            Direction::Descending => view.page_key_max::<K>(entry.page_last()) < range.min(),
+            Direction::Descending => {
+                view.page_key_max::<K>(entry.page_start + (entry.page_count - 1)) < range.min()
+            }
         };
         if is_beyond {
             return;
@@ -347,7 +348,7 @@ fn ask_for<K: Key>(
 }
 
 /// Whether a value block is what its index entry says.
-fn check_block(block: &Block, entry: &BlockEntry, layout: &TableLayout) -> Result<(), Corruption> {
+fn check_block(block: &Block, entry: &IndexEntryHost, layout: &TableLayout) -> Result<(), Corruption> {
     let check = || {
         let view = ValueBlockView::new(block)?;
         exactly("value_size", layout.value_size(), view.layout().value_size())?;
