@@ -1,7 +1,7 @@
 //! Blocks as text, one field per line, and the layout tables as pages.
 //!
 //! ```text
-//! 0034 +2   version                  01 00  1
+//! 0034 +2    version                              01 00  1
 //! ```
 //! is offset (hexadecimal), size, name, bytes, and the number or text that the bytes are. Runs of four and more zero
 //! bytes are written `00*n`. The same dump serves the inspector and the expectations of the tests, so that a change
@@ -124,7 +124,7 @@ impl Dump {
     fn line(&mut self, offset: usize, name: &str, bytes: &[u8], value: &str) {
         let gap = if value.is_empty() { "" } else { "  " };
         let size = bytes.len();
-        let line = format_args!("{offset:04x} +{size:<4} {name:<28} {}{gap}{value}\n", hex(bytes));
+        let line = format_args!("{offset:04x} +{size:<4} {name:<36} {}{gap}{value}\n", hex(bytes));
         self.text.write_fmt(line).expect("a String takes all text");
     }
 
@@ -202,7 +202,9 @@ impl Dump {
             let mut part = |name: &str, range: Range<u32>| {
                 let range = usize_of(range.start)..usize_of(range.end);
                 let part = bytes.get(range.clone()).unwrap_or_default();
-                self.line(start + range.start, &format!("page[{page}].{name}"), part, "");
+                if !part.is_empty() {
+                    self.line(start + range.start, &format!("page[{page}].{name}"), part, "");
+                }
             };
             let slots_end = page_layout.slots_offset + 2 * page_layout.slot_count;
             part("unused", u32_of(values.len())..page_layout.bitmap_offset);

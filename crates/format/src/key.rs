@@ -128,7 +128,7 @@ pub trait KeyPart: Copy + Ord + Debug + Send + Sync + 'static {
     fn read(bytes: &[u8]) -> Self;
 
     /// The leading bytes in the value's order, at the high end.
-    fn prefix(self) -> u64;
+    fn leading(self) -> u64;
 }
 
 const SHORT: &str = "the caller gives at least the key's bytes";
@@ -152,7 +152,7 @@ macro_rules! key_part_uint {
             }
 
             #[inline]
-            fn prefix(self) -> u64 {
+            fn leading(self) -> u64 {
                 let $value = self;
                 $prefix
             }
@@ -196,7 +196,7 @@ impl<const N: usize> KeyPart for [u8; N] {
     }
 
     #[inline]
-    fn prefix(self) -> u64 {
+    fn leading(self) -> u64 {
         let mut first = [0; 8];
         for (to, from) in first.iter_mut().zip(self) {
             *to = from;
@@ -205,10 +205,10 @@ impl<const N: usize> KeyPart for [u8; N] {
     }
 }
 
-/// `prefix` of what follows a part of `size` bytes.
+/// `leading` of what follows `size` bytes.
 #[inline]
-const fn after(size: usize, prefix: u64) -> u64 {
-    if size < 8 { prefix >> (8 * size) } else { 0 }
+const fn after(size: usize, leading: u64) -> u64 {
+    if size < 8 { leading >> (8 * size) } else { 0 }
 }
 
 const fn checked_size(size: usize) -> usize {
@@ -237,7 +237,7 @@ macro_rules! key_of_one {
 
             #[inline]
             fn prefix(self) -> u64 {
-                KeyPart::prefix(self)
+                self.leading()
             }
         }
     )+};
@@ -281,7 +281,7 @@ macro_rules! key_of_tuple {
                 let ($($name,)+) = self;
                 let (prefix, size) = (0, 0);
                 $(
-                    let (prefix, size) = (prefix | after(size, $name.prefix()), size + $part::SIZE);
+                    let (prefix, size) = (prefix | after(size, $name.leading()), size + $part::SIZE);
                 )+
                 let _size = size;
                 prefix

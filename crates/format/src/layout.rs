@@ -139,7 +139,7 @@ pub(crate) const fn is_dense(layout: &Layout) -> bool {
 
 /// Declares a wire struct, its `LAYOUT`, and the compile-time checks; see the module.
 macro_rules! layout {
-    ($(#[doc = $doc:literal])+ pub struct $name:ident : $size:literal = $label:literal {
+    ($(#[doc = $doc:literal])+ $vis:vis struct $name:ident : $size:literal = $label:literal {
         $( $(#[doc = $field_doc:literal])+ $offset:literal : $field:ident : $type:ty ),+ $(,)?
     }) => {
         $(#[doc = $doc])+
@@ -149,8 +149,8 @@ macro_rules! layout {
             zerocopy::Unaligned,
         )]
         #[repr(C)]
-        pub struct $name {
-            $( $(#[doc = $field_doc])+ pub $field: $type, )+
+        $vis struct $name {
+            $( $(#[doc = $field_doc])+ $vis $field: $type, )+
         }
 
         impl $name {

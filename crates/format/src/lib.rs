@@ -20,11 +20,6 @@
 //! # Not here
 //! Relations between blocks: disjoint tables, single ownership, chains. They need more than one block to be read.
 
-#![expect(
-    missing_debug_implementations,
-    reason = "zerocopy's KnownLayout derive declares a helper type without Debug for each public struct"
-)]
-
 pub mod block;
 pub mod catalogue;
 pub mod dump;

@@ -327,6 +327,6 @@ mod tests {
         let bytes: Vec<u8> = (0..=255).collect();
         let of_all_lengths: Vec<u8> =
             (0..=256).flat_map(|n| Checksum::of(&bytes[..n]).get().to_le_bytes()).collect();
-        assert_eq!(Checksum::of(&of_all_lengths).to_string(), "00000000000000000000000000000000");
+        assert_eq!(Checksum::of(&of_all_lengths).to_string(), "4f2d1371701a9705e000f21d6e5597e5");
     }
 }

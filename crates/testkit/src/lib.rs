@@ -1,1 +1,18 @@
-//! Test records, key generators and dumps shared by the tests of the workspace.
+//! Records, keys and operations shared by the tests, fuzzers and benchmarks of the workspace.
+//!
+//! - [`records`]: record types of the sizes that matter, with contents that follow from their key;
+//! - [`keys`]: keys that nearly collide: neighbours, equal ends, hot and cold, the ends of the type's range.
+//!
+//! Everything random comes from a `fastrand::Rng` that the caller seeds, so that a failing seed can be replayed.
+//!
+//! # Invariants
+//! - The same seed gives the same keys on every machine (test).
+//!
+//! # Not here
+//! Models of the engine's parts: each test has its own, next to what it tests.
+
+pub mod keys;
+pub mod records;
+
+pub use keys::{KeyPool, KeyShape, Ordinal, key_range, near};
+pub use records::{Item, Pair, Posting, Quad, TestRecord};
