@@ -1,1 +1,27 @@
 //! A set of trees that share one grid, one manifest log, one schedule and one checkpoint.
+//!
+//! The forest knows beats, not ops: [`Forest::close_beat`] is the one step of its clock. It plans what each
+//! half-bar compacts, spreads that over the beats by bytes, applies the outcomes in a fixed order, and makes
+//! the end of a bar the durable root when it is asked to.
+//!
+//! # Invariants
+//! - R4, the order of a close, is the order of the statements in `Forest::close`.
+//! - R15, the block accounting, holds after open and after every checkpoint.
+//! - What is planned, and where its blocks go, depends on the manifest, the memtables and the beat alone.
+//!
+//! # Not here
+//! What keys mean, OS files, the journal, and when a beat closes or a checkpoint falls due.
+
+mod any_tree;
+mod error;
+mod forest;
+mod pace;
+mod rolling_hash;
+mod schedule;
+
+pub use any_tree::TreeSpec;
+pub use error::ForestError;
+pub use forest::{CompactionStats, Forest, Root};
+pub use schedule::{Half, Schedule};
+
+use rolling_hash::RollingHash;

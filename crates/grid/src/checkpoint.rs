@@ -208,7 +208,7 @@ impl Grid {
         self.counts.superblocks_written.one();
         let mut root = self.root.lock();
         let trailers = std::mem::take(&mut root.trailers);
-        *root = Root { superblock, checksum, write_order: [0, 1, 2, 3], trailers };
+        *root = Root { superblock, checksum, sequence_seen: sequence, write_order: [0, 1, 2, 3], trailers };
         Ok(())
     }
 }

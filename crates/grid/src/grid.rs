@@ -60,6 +60,8 @@ pub(crate) struct Root {
     pub(crate) superblock: Superblock,
     /// The superblock's checksum: the parent of the next one.
     pub(crate) checksum: Checksum,
+    /// The highest sequence that any copy had: none up to it is used again.
+    pub(crate) sequence_seen: u64,
     /// The order in which the next update writes the copies.
     pub(crate) write_order: [usize; 4],
     /// The blocks that hold the encoded free set of this checkpoint, twins included.

@@ -75,15 +75,26 @@ impl Grid {
         Ok(TwinRef { address, twin, checksum })
     }
 
-    /// Opens a data file. Unless it is opened read-only, a superblock is written: after that no other state than
-    /// this one can be found.
+    /// [`Grid::load`], then [`Grid::begin`] unless it is opened read-only.
+    ///
+    /// # Errors
+    /// As both.
+    pub fn open(machine: Machine, arena: &Arena, options: GridOptions) -> Result<Self, GridError> {
+        let grid = Self::load(machine, arena, options)?;
+        if !options.read_only {
+            grid.begin()?;
+        }
+        Ok(grid)
+    }
+
+    /// Reads the root of a data file, its catalogue and its free set. Writes nothing: who looks further before it
+    /// trusts the file does so before [`Grid::begin`].
     ///
     /// # Errors
     /// What the file is if it is no good data file of this version: [`GridError::NotUnderstory`],
     /// [`GridError::Version`], [`GridError::Truncated`], [`GridError::QuorumLost`], [`GridError::Corrupt`]. Also
-    /// [`GridError::NoBuffers`] for fewer than [`GridOptions::block_count_min`], and [`GridError::Io`]. Nothing was
-    /// written then, unless it was the superblock that failed.
-    pub fn open(machine: Machine, arena: &Arena, options: GridOptions) -> Result<Self, GridError> {
+    /// [`GridError::NoBuffers`] for fewer than [`GridOptions::block_count_min`], and [`GridError::Io`].
+    pub fn load(machine: Machine, arena: &Arena, options: GridOptions) -> Result<Self, GridError> {
         if options.block_count < GridOptions::block_count_min() {
             return Err(GridError::NoBuffers);
         }
@@ -91,13 +102,27 @@ impl Grid {
         let geometry = found.superblock.checkpoint.geometry;
         let mut grid = Self::with_pools(machine, arena, options, root_of(&found), geometry)?;
         grid.load_beside_a_writer(found)?;
-        if options.read_only {
-            return Ok(grid);
-        }
-        let local = grid.local_state();
-        let sequence = found.choice.sequence_seen.max(local.sequence) + 2;
-        grid.install(grid.checkpoint_state(), sequence, |local| local.incarnation += 1)?;
         Ok(grid)
+    }
+
+    /// Goes on from the state that was loaded: writes a superblock of the next incarnation, which repairs bad
+    /// copies. After that no other state than this one can be found.
+    ///
+    /// # Errors
+    /// [`GridError::Io`], [`GridError::Poisoned`], [`GridError::ReadOnly`].
+    pub fn begin(&self) -> Result<(), GridError> {
+        self.check_writable()?;
+        let _turn = self.superblock_turn.take();
+        let sequence = self.root.lock().sequence_seen + 2;
+        self.install(self.checkpoint_state(), sequence, |local| local.incarnation += 1)
+    }
+
+    /// Whether a writer has gone on so far that it may have reused blocks of the state that was loaded: two
+    /// checkpoints. Also if the file no longer says.
+    #[must_use]
+    pub fn is_overtaken(&self) -> bool {
+        let number = self.checkpoint_state().number;
+        Self::peek(&self.machine).map_or(true, |newest| newest.checkpoint.number >= number + 2)
     }
 
     /// The superblock that a file would be opened with. Writes nothing.
@@ -140,7 +165,7 @@ impl Grid {
     /// A writer may overwrite what a reader's superblock leads to; then there is a newer superblock.
     fn load_beside_a_writer(&mut self, mut found: Found) -> Result<(), GridError> {
         for _ in 1..READ_ONLY_TRIES {
-            let error = match self.load() {
+            let error = match self.load_root() {
                 Err(error @ GridError::Corrupt(_)) if self.read_only => error,
                 result => return result,
             };
@@ -151,10 +176,10 @@ impl Grid {
             found = newer;
             *self.root.lock() = root_of(&found);
         }
-        self.load()
+        self.load_root()
     }
 
-    fn load(&mut self) -> Result<(), GridError> {
+    fn load_root(&mut self) -> Result<(), GridError> {
         let checkpoint = self.checkpoint_state();
         let block = self.read_twin(checkpoint.catalogue, BlockKind::Catalogue)?;
         self.trees = decode_catalogue(&block, checkpoint.fingerprint)
@@ -252,6 +277,7 @@ fn root_of(found: &Found) -> Root {
     Root {
         superblock: found.superblock,
         checksum: found.checksum,
+        sequence_seen: found.choice.sequence_seen.max(found.superblock.local.sequence),
         write_order: found.choice.write_order,
         trailers: Vec::new(),
     }
@@ -279,6 +305,7 @@ fn blank(state: &FormatState<'_>) -> Root {
     Root {
         superblock: Superblock { checkpoint, local },
         checksum: Checksum::ZERO,
+        sequence_seen: 0,
         write_order: [0, 1, 2, 3],
         trailers: Vec::new(),
     }

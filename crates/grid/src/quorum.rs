@@ -143,3 +143,113 @@ fn arrange(copies: &[CopyState; COPY_COUNT], best: &Best) -> Choice {
         outside: COPY_COUNT - best.count,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn valid(sequence: u64, identity: u128, parent: u128) -> CopyState {
+        let (checksum, parent) = (Checksum::new(identity), Checksum::new(parent));
+        CopyState::Valid { sequence, checksum, parent }
+    }
+
+    fn all_combinations<const N: usize>(states: [CopyState; N]) -> Vec<[CopyState; COPY_COUNT]> {
+        let mut all = Vec::new();
+        for number in 0..N.pow(4) {
+            let digits = [0, 1, 2, 3].map(|place| states[number / N.pow(place) % N]);
+            all.push(digits);
+        }
+        all
+    }
+
+    #[test]
+    fn every_combination_of_four_copies() {
+        let (old, new) = (valid(10, 0xA, 0x9), valid(12, 0xB, 0xA));
+        let states = [old, new, CopyState::Corrupt, CopyState::Foreign, CopyState::Unreadable];
+        for copies in all_combinations(states) {
+            let count = |wanted: CopyState| copies.iter().filter(|copy| **copy == wanted).count();
+            let chosen = match (count(old), count(new)) {
+                (_, 2..) => Some(new),
+                (2.., _) => Some(old),
+                _ => None,
+            };
+            let found = choose(&copies);
+            let Some(chosen) = chosen else {
+                let ours = count(old) + count(new) + count(CopyState::Corrupt) > 0;
+                let expected = if ours { NoChoice::Lost } else { NoChoice::NotUnderstory };
+                assert_eq!(found, Err(expected), "{copies:?}");
+                continue;
+            };
+            let found = found.unwrap();
+            assert_eq!(copies[found.slot], chosen, "{copies:?}");
+            assert_eq!(found.sequence_seen, if count(new) > 0 { 12 } else { 10 });
+            let mut order = found.write_order;
+            let kept = order[2..].iter().filter(|slot| copies[**slot] == chosen).count();
+            assert_eq!(kept, 2, "two good copies stay until two new ones are synced: {copies:?}");
+            order.sort_unstable();
+            assert_eq!(order, [0, 1, 2, 3]);
+        }
+    }
+
+    fn check(copies: [CopyState; COPY_COUNT], expected: Result<u64, NoChoice>) {
+        // Whatever the order of the slots.
+        for rotation in 0..COPY_COUNT {
+            let mut rotated = copies;
+            rotated.rotate_left(rotation);
+            let found = choose(&rotated).map(|choice| match rotated[choice.slot] {
+                CopyState::Valid { sequence, .. } => sequence,
+                other => panic!("{other:?} was chosen"),
+            });
+            assert_eq!(found, expected, "{rotated:?}");
+        }
+    }
+
+    #[test]
+    fn known_outcomes() {
+        let (a, b, c) = (valid(2, 0x2, 0x1), valid(3, 0x3, 0x2), valid(4, 0x4, 0x3));
+        let bad = CopyState::Corrupt;
+        check([b, a, a, a], Ok(2));
+        check([b, b, a, a], Ok(3));
+        check([a, b, b, b], Ok(3));
+        check([bad, bad, c, c], Ok(4));
+        check([bad, bad, b, c], Err(NoChoice::Lost));
+        check([bad, bad, bad, a], Err(NoChoice::Lost));
+        check([CopyState::Foreign; 4], Err(NoChoice::NotUnderstory));
+        check([CopyState::Unreadable; 4], Err(NoChoice::NotUnderstory));
+    }
+
+    #[test]
+    fn a_lost_state_is_no_torn_update() {
+        let (a, c) = (valid(2, 0x2, 0x1), valid(4, 0x4, 0x3));
+        // 4 was made when 3 was durable, and 3 is gone.
+        check([a, a, a, c], Err(NoChoice::Lost));
+        check([a, a, c, c], Err(NoChoice::Lost));
+        // A single old copy is one whose writes were lost; three newer ones leave no doubt.
+        check([a, c, c, c], Ok(4));
+    }
+
+    #[test]
+    fn two_states_of_one_sequence() {
+        let (one, other) = (valid(3, 0x3, 0x2), valid(3, 0xF3, 0x2));
+        check([one, one, one, other], Ok(3));
+        check([one, one, other, other], Err(NoChoice::Lost));
+    }
+
+    #[test]
+    fn torn_updates_one_after_another() {
+        let old = valid(2, 0x2, 0x1);
+        let (first, second) = (valid(4, 0x4, 0x2), valid(6, 0x6, 0x2));
+        check([first, second, old, old], Ok(2));
+        let choice = choose(&[old, first, old, second]).unwrap();
+        assert_eq!((choice.sequence_seen, choice.write_order), (6, [1, 3, 0, 2]));
+    }
+
+    #[test]
+    fn other_versions() {
+        let (old, newer) = (valid(2, 0x2, 0x1), CopyState::Version(7));
+        check([newer; 4], Err(NoChoice::Version(7)));
+        check([newer, newer, old, old], Err(NoChoice::Version(7)));
+        check([newer, CopyState::Corrupt, CopyState::Corrupt, old], Err(NoChoice::Version(7)));
+        check([newer, old, old, old], Ok(2));
+    }
+}

@@ -9,9 +9,8 @@
 use understory_format::{Corruption, GeometryError};
 use understory_grid::GridError;
 
-/// An operation on a table failed.
+/// An operation on a table failed. Exhaustive: a new kind is to be decided upon in every layer above.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum TableError {
     /// Bytes on disk are not what was written, or do not fit the table that they belong to.
     #[error(transparent)]

@@ -17,6 +17,7 @@
 //! # Not here
 //! Levels and which tables they have: `manifest`. What to merge and when: `compaction`. Bytes: `format`.
 
+mod any_source;
 mod contest;
 mod entry;
 mod error;
@@ -30,10 +31,13 @@ mod merge;
 mod run;
 mod source;
 #[cfg(test)]
+mod test_grid;
+#[cfg(test)]
 mod test_rows;
 mod verify;
 mod writer;
 
+pub use any_source::AnySource;
 pub use entry::{Entry, Found};
 pub use error::{LayoutError, TableError};
 pub use index::addresses;

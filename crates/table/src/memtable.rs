@@ -1,10 +1,10 @@
 //! The memtable: the newest values of a tree, in memory, until they are flushed into tables.
 //!
 //! Values are appended in arrival order and never move (`store`). A hash index from key to newest value answers
-//! point reads at once. At the end of each beat the values that came since then are sorted into an index run
-//! and runs are folded (`run`), so that a range read merges few runs. A range read of an open beat sorts a
-//! copy of the ranks in its range, as far as it gets. At the end of a bar the memtable is [sealed](Memtable::seal):
-//! the same contents, shared and immutable.
+//! point reads at once. While a beat is open, every thousand values are sorted by index; at its end they are
+//! merged into a run, and runs are folded (`run`), so that a range read merges few runs. What is unsorted when
+//! a range read comes is sorted by the reader, in a copy of the ranks in range, as far as it gets. At the end
+//! of a bar the memtable is [sealed](Memtable::seal): the same contents, shared and immutable.
 //!
 //! All versions of a key are kept, their arrival order is their age; cursors give them newest first, and
 //! [`Merge`](crate::Merge) drops the older ones.
@@ -13,8 +13,8 @@
 //! - The hash index has one entry for each key, the newest version's ([`Contents::verify`]).
 //! - Each run is sorted by key, equal keys newest first, and holds just the values of its stretch
 //!   ([`Contents::verify`]).
-//! - Memory: chunks of the pool, taken as values arrive, and the hash index, allocated by `new` for the stated
-//!   number of values and kept by `reset` and `recycle`. Nothing else grows.
+//! - Memory: chunks of the pool, taken as values arrive, and the hash index, which doubles as keys arrive, up to
+//!   the stated number of values, and is kept by `reset` and `recycle`. Nothing else grows.
 //!
 //! # Not here
 //! How many values a beat or a bar may have: the forest's pace.
@@ -35,7 +35,7 @@ use understory_io::Pool;
 pub use cursor::MemCursor;
 pub(crate) use store::Store;
 
-use crate::run::{self, Runs, Scratch};
+use crate::run::{self, PART, Runs, Scratch, Sorter};
 use crate::{Direction, Found, KeyRange};
 
 /// A memtable has no room for a value. Nothing of the value was taken.
@@ -60,6 +60,7 @@ pub enum Full {
 pub struct Contents<R: Record> {
     store: Store<R>,
     runs: Runs,
+    sorter: Sorter,
     /// By key, the word of the newest version's rank.
     newest: HashTable<u32>,
     tombstone_count: u32,
@@ -71,8 +72,9 @@ impl<R: Record> Contents<R> {
     fn new(pool: Pool, value_count_max: u32) -> Self {
         Self {
             store: Store::new(pool, value_count_max),
-            runs: Runs::default(),
-            newest: HashTable::with_capacity(usize_of(value_count_max)),
+            runs: Runs::new(value_count_max),
+            sorter: Sorter::new(),
+            newest: HashTable::new(),
             tombstone_count: 0,
             bounds: None,
         }
@@ -88,6 +90,9 @@ impl<R: Record> Contents<R> {
             Slot::Occupied(mut slot) => *slot.get_mut() = word,
             Slot::Vacant(slot) => drop(slot.insert(word)),
         }
+        if store.len() - self.runs.sorted() == PART {
+            run::sort_part(store, &mut self.runs, &mut self.sorter);
+        }
         self.tombstone_count += u32::from(tombstone);
         self.bounds = Some(self.bounds.map_or((key, key), |(min, max)| (min.min(key), max.max(key))));
         Ok(())
@@ -100,6 +105,12 @@ impl<R: Record> Contents<R> {
             Some(&word) if run::is_tombstone_word(word) => Found::Tombstone,
             Some(&word) => Found::Value(*self.store.value(run::index_of_word(word))),
         }
+    }
+
+    /// Brings the value nearer whose rank is in `slot`.
+    #[inline]
+    fn prefetch(&self, slot: u32) {
+        self.store.prefetch_value(self.store.rank(slot).index());
     }
 
     fn key_range(&self) -> Option<KeyRange<R::Key>> {
@@ -134,8 +145,8 @@ impl<R: Record> Contents<R> {
                 previous = Some(place);
             }
         }
-        for slot in self.runs.end()..self.store.len() {
-            assert!(self.store.rank(slot).index() == slot, "the suffix is in arrival order");
+        for slot in self.runs.sorted()..self.store.len() {
+            assert!(self.store.rank(slot).index() == slot, "what is unsorted is in arrival order");
         }
         for &word in &self.newest {
             let key = self.store.value(run::index_of_word(word)).key();
@@ -166,12 +177,18 @@ pub struct Memtable<R: Record> {
 
 impl<R: Record> Memtable<R> {
     /// An empty memtable for at most `value_count_max` values, versions and tombstones counted, which takes its
-    /// chunks from `pool`. Allocates the hash index for that many: about 5 to 10 bytes a value.
+    /// chunks from `pool`. The hash index takes 5 to 12 bytes a key on top.
     ///
     /// # Panics
     /// If a buffer of the pool has no room for two values, or `value_count_max` is over 2^31.
     pub fn new(pool: Pool, value_count_max: u32) -> Self {
         Self { contents: Contents::new(pool, value_count_max) }
+    }
+
+    /// How many values a chunk of `chunk_size` bytes holds. A memtable needs two at least.
+    #[must_use]
+    pub const fn values_per_chunk(chunk_size: usize) -> usize {
+        store::values_per_chunk::<R>(chunk_size)
     }
 
     /// Adds a value, or a tombstone for the key of `value` (the rest of it is not kept).
@@ -190,10 +207,13 @@ impl<R: Record> Memtable<R> {
         self.contents.append(&R::tombstone(key), true)
     }
 
-    /// Ends a beat: sorts what came since the last close into a run and folds runs. O(n log n) in the beat's
-    /// values and O(n) in those of the runs that fold.
+    /// Ends a beat: makes what came since the last close one sorted run, and folds runs. Costs one merge of the
+    /// beat's values and of those that fold: of six beats, at every sixth close (of all beats since the last
+    /// such merge, at every 36th).
     pub fn close_beat(&mut self, scratch: &mut Scratch) {
-        run::close(&mut self.contents.store, &mut self.contents.runs, scratch);
+        let Contents { store, runs, sorter, .. } = &mut self.contents;
+        run::sort_part(store, runs, sorter);
+        run::close(store, runs, scratch);
     }
 
     /// Ends the life of the memtable as one that takes values.
@@ -202,7 +222,7 @@ impl<R: Record> Memtable<R> {
     /// If values came since the last [`close_beat`](Self::close_beat): a bar ends with a beat.
     pub fn seal(self) -> Sealed<R> {
         let contents = self.contents;
-        assert!(contents.runs.end() == contents.store.len(), "only a closed memtable can be sealed");
+        assert!(contents.runs.closed() == contents.store.len(), "only a closed memtable can be sealed");
         Sealed { contents: Arc::new(contents) }
     }
 

@@ -1,25 +1,32 @@
 //! Index runs: the order of a stretch of a memtable's values, made by sorting and by folding.
 //!
 //! A [`Rank`] is the prefix of a key together with the index of its value. A *run* is a contiguous stretch of
-//! rank slots that hold the ranks of just these values, by key, equal keys newest first. Closing a beat sorts
-//! the ranks of the values that came since the last close. Then runs are folded like a counter in base
-//! [`FAN_IN`]: four runs of one order become one of the next, all that fold at one close in a single merge.
-//! Folding keeps every version of a key; arrival order is age.
+//! rank slots that hold the ranks of just these values, by key, equal keys newest first. While a beat is open,
+//! every [`PART`] values are sorted into a run of their own, a *part*, so that readers of an open beat find
+//! little that is unsorted. Closing the beat sorts the rest and merges the parts into one run. Such runs are
+//! folded like a counter in base [`FAN_IN`]: six runs of one order become one of the next, all that fold at a
+//! close in the same merge as its parts. So with the default 32 beats in a bar, a value is merged twice, a
+//! close merges the values of six beats at most, and there are nine runs at most. Folding keeps every version
+//! of a key; arrival order is age.
 //!
-//! Sorting and merging compare a `u64` prefix and look at the key itself on ties only. Where ties are many
-//! (long common prefixes), sorting first gathers the keys of a tied stretch beside their ranks.
+//! Sorting and merging compare a `u64` prefix and look further on ties only. A stretch of equal prefixes is
+//! sorted by the next eight bytes of the keys, and so on; a merge looks up the key of a head once.
 //!
 //! # Invariants
-//! - Runs follow one another without a gap from slot 0 on, and their orders never rise from old to new
-//!   ([`Runs::verify`]).
-//! - After `n` closes there are at most as many runs as the digits of `n` in base 4 add up to: 7 up to 32
-//!   closes, 12 up to 256 (tested).
-//! - A stretch of slots holds a permutation of its own values (model tests of the memtable).
+//! - Runs and then parts follow one another without a gap from slot 0 on; the orders of runs never rise from
+//!   old to new ([`Runs::verify`]).
+//! - After `n` closes there are as many runs as the digits of `n` in base 6 add up to: 9 at most up to 32
+//!   closes, 15 up to 256 (tested).
+//! - A stretch of slots holds a permutation of its own values (`Contents::verify`).
+//!
+//! # Not here
+//! Dropping older versions: [`Merge`](crate::Merge).
 
+use core::cell::Cell;
 use core::cmp::Ordering;
 
 use smallvec::SmallVec;
-use understory_format::{Key, KeyBytes, Record, usize_of};
+use understory_format::{Key, KeyKind, Record, usize_of};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -27,7 +34,13 @@ use crate::loser_tree::LoserTree;
 use crate::memtable::Store;
 
 /// Runs of one order that become one of the next.
-pub(crate) const FAN_IN: usize = 4;
+pub(crate) const FAN_IN: usize = 6;
+
+/// Values of an open beat that are sorted together: their ranks fit the first-level cache.
+pub(crate) const PART: u32 = 1024;
+
+/// How far ahead of a head keys are brought nearer, in a stretch of ties.
+const PREFETCH_DISTANCE: usize = 8;
 
 /// The prefix of a key, the index of its value and its tombstone mark.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -127,30 +140,55 @@ const fn is_prefix_whole<R: Record>() -> bool {
     <R::Key as Key>::SIZE <= size_of::<u64>()
 }
 
-/// A key beside its packed rank.
-#[derive(Clone, Copy, Debug)]
-struct Keyed {
-    key: KeyBytes,
-    age: u32,
+/// Eight bytes of a key as an integer in the key's order; the word 0 is its prefix.
+fn word_of_key<R: Record>(key: R::Key, word: usize) -> u64 {
+    let encoded = key.encode();
+    let mut ordered = [0; 32];
+    let (mut from, mut to) = (encoded.0.as_slice(), ordered.as_mut_slice());
+    for field in R::KEY.fields() {
+        let (bytes, bytes_behind) = from.split_at(usize::from(field.size));
+        let (place, place_behind) = to.split_at_mut(usize::from(field.size));
+        place.copy_from_slice(bytes);
+        if field.kind == KeyKind::Uint {
+            place.reverse();
+        }
+        (from, to) = (bytes_behind, place_behind);
+    }
+    let (words, _) = ordered.as_chunks();
+    words.get(word).map_or(0, |bytes| u64::from_le_bytes(*bytes).swap_bytes())
 }
 
-/// Room to sort and fold in, shared by all memtables that are closed one after another.
+/// Room to merge in, shared by all memtables whose beats are closed one after another.
 #[derive(Debug, Default)]
 pub struct Scratch {
     ranks: Vec<u128>,
-    keyed: Vec<Keyed>,
 }
 
 impl Scratch {
-    /// Room for memtables of `value_count_max` values of which `beat_count_max` come in one beat. More would
-    /// fit too, but at the cost of an allocation.
-    pub fn new(value_count_max: usize, beat_count_max: usize) -> Self {
-        Self { ranks: Vec::with_capacity(value_count_max), keyed: Vec::with_capacity(beat_count_max) }
+    /// Room for memtables of `value_count_max` values, 16 bytes for each. Larger ones work too, but at the cost
+    /// of an allocation.
+    pub fn new(value_count_max: usize) -> Self {
+        Self { ranks: Vec::with_capacity(value_count_max) }
     }
 
     /// Memory in bytes.
     pub fn size(&self) -> usize {
-        self.ranks.capacity() * size_of::<u128>() + self.keyed.capacity() * size_of::<Keyed>()
+        self.ranks.capacity() * size_of::<u128>()
+    }
+}
+
+/// Room to sort a part in.
+#[derive(Debug)]
+pub(crate) struct Sorter {
+    ranks: Vec<u128>,
+    /// Ranks by later words of their keys, the deeper ties on top.
+    words: Vec<u128>,
+}
+
+impl Sorter {
+    pub(crate) fn new() -> Self {
+        let part = usize_of(PART);
+        Self { ranks: Vec::with_capacity(part), words: Vec::with_capacity(3 * part) }
     }
 }
 
@@ -166,40 +204,60 @@ struct Run {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Runs {
     runs: SmallVec<[Run; 12]>,
-    end: u32,
+    /// Where the open beat begins.
+    closed: u32,
+    /// Starts of the parts of the open beat.
+    parts: Vec<u32>,
+    /// Where the unsorted rest begins.
+    sorted: u32,
 }
 
-/// Starts of the runs that a close turns into one, the last of them still unsorted.
-type Starts = SmallVec<[u32; 16]>;
+/// Starts of runs and parts that are merged.
+type Starts = SmallVec<[u32; 32]>;
 
 impl Runs {
+    /// Without runs; `value_count_max` values will need no allocation.
+    pub(crate) fn new(value_count_max: u32) -> Self {
+        let parts = Vec::with_capacity(usize_of(value_count_max / PART) + 1);
+        Self { parts, ..Self::default() }
+    }
+
+    /// Number of runs of closed beats.
     pub(crate) fn len(&self) -> usize {
         self.runs.len()
     }
 
-    /// The end of the last run; what follows is the open suffix.
-    pub(crate) fn end(&self) -> u32 {
-        self.end
+    /// The end of the last run; what follows is the open beat.
+    pub(crate) fn closed(&self) -> u32 {
+        self.closed
     }
 
-    /// Slots of each run as (start, end), the newest first.
+    /// The end of the last part; what follows is unsorted.
+    pub(crate) fn sorted(&self) -> u32 {
+        self.sorted
+    }
+
+    /// Slots of each part and each run as (start, end), the newest first.
     pub(crate) fn newest_first(&self) -> impl Iterator<Item = (u32, u32)> {
-        self.runs
-            .iter()
-            .rev()
-            .scan(self.end, |end, run| Some((run.start, core::mem::replace(end, run.start))))
+        let starts = self.parts.iter().rev().copied().chain(self.runs.iter().rev().map(|run| run.start));
+        starts.scan(self.sorted, |end, start| Some((start, core::mem::replace(end, start))))
     }
 
     pub(crate) fn clear(&mut self) {
-        *self = Self::default();
+        self.runs.clear();
+        self.parts.clear();
+        (self.closed, self.sorted) = (0, 0);
     }
 
-    /// Adds the stretch from the last run to `end` and folds; none if the stretch is empty.
-    fn close(&mut self, end: u32) -> Option<Starts> {
-        assert!(self.end <= end, "values are never taken back");
-        if self.end == end {
-            return None;
-        }
+    /// The stretch from the last part to `end` is sorted.
+    fn add_part(&mut self, end: u32) {
+        assert!(self.sorted < end, "a part is not empty");
+        self.parts.push(core::mem::replace(&mut self.sorted, end));
+    }
+
+    /// Makes the parts one run and folds; gives the starts of all that is merged.
+    fn close(&mut self) -> Starts {
+        let Some(&first) = self.parts.first() else { return Starts::new() };
         let (mut kept, mut order) = (self.runs.len(), 0);
         loop {
             let digit = self.runs.iter().take(kept).rev().take_while(|run| run.order == order).count();
@@ -209,13 +267,12 @@ impl Runs {
             kept -= digit;
             order += 1;
         }
-        let mut starts: Starts = self.runs.iter().skip(kept).map(|run| run.start).collect();
-        starts.push(self.end);
+        let starts: Starts =
+            self.runs.iter().skip(kept).map(|run| run.start).chain(self.parts.drain(..)).collect();
         self.runs.truncate(kept);
-        self.runs.push(Run { start: starts.first().copied().unwrap_or(self.end), order });
-        self.end = end;
-        self.verify();
-        Some(starts)
+        self.runs.push(Run { start: starts.first().copied().unwrap_or(first), order });
+        self.closed = self.sorted;
+        starts
     }
 
     /// Checks the relations between runs; what they hold is the memtable's to check.
@@ -223,104 +280,159 @@ impl Runs {
         assert!(self.runs.first().is_none_or(|first| first.start == 0));
         assert!(self.runs.is_sorted_by(|old, new| old.start < new.start), "runs are not empty");
         assert!(self.runs.is_sorted_by(|old, new| old.order >= new.order), "older runs were folded more");
-        assert!(self.runs.last().is_none_or(|last| last.start < self.end));
+        assert!(self.runs.last().map_or(self.closed == 0, |last| last.start < self.closed));
+        assert!(self.parts.first().is_none_or(|first| *first == self.closed));
+        assert!(self.parts.is_sorted_by(|old, new| old < new), "parts are not empty");
+        assert!(self.parts.last().map_or(self.sorted == self.closed, |last| *last < self.sorted));
         let digits = self.runs.chunk_by(|a, b| a.order == b.order);
         digits.for_each(|digit| assert!(digit.len() < FAN_IN, "a full digit is folded"));
     }
 }
 
-/// Sorts the open suffix into a run and folds.
-pub(crate) fn close<R: Record>(store: &mut Store<R>, runs: &mut Runs, scratch: &mut Scratch) {
-    let suffix = runs.end();
-    let end = store.len();
-    let Some(starts) = runs.close(end) else { return };
-    let start = starts.first().copied().unwrap_or(suffix);
-    let Scratch { ranks, keyed } = scratch;
+/// Sorts what is unsorted into a part.
+pub(crate) fn sort_part<R: Record>(store: &mut Store<R>, runs: &mut Runs, sorter: &mut Sorter) {
+    let (start, end) = (runs.sorted(), store.len());
+    if start == end {
+        return;
+    }
+    let Sorter { ranks, words } = sorter;
     ranks.clear();
     ranks.extend((start..end).map(|slot| store.rank(slot).packed()));
-    let mut rest = ranks.as_mut_slice();
-    let mut inputs: SmallVec<[&[u128]; 16]> = SmallVec::new();
+    sort(store, ranks, words);
+    for (slot, packed) in (start..end).zip(ranks) {
+        store.set_rank(slot, Rank::from_packed(*packed));
+    }
+    runs.add_part(end);
+}
+
+/// Ends a beat: makes its parts one run, and folds. All of the beat is in parts.
+pub(crate) fn close<R: Record>(store: &mut Store<R>, runs: &mut Runs, scratch: &mut Scratch) {
+    let end = store.len();
+    assert!(runs.sorted() == end, "a beat is closed when all of it is sorted");
+    let starts = runs.close();
+    if starts.len() < 2 {
+        return;
+    }
+    let start = starts.first().copied().expect("at least two");
+    let ranks = &mut scratch.ranks;
+    ranks.clear();
+    ranks.extend((start..end).map(|slot| store.rank(slot).packed()));
     let ends = starts.iter().skip(1).copied().chain([end]);
+    let mut rest = ranks.as_slice();
+    let mut inputs: SmallVec<[Input<'_, R::Key>; 32]> = SmallVec::new();
     for (from, to) in starts.iter().zip(ends) {
-        let (run, behind) = rest.split_at_mut(usize_of(to - from));
-        if *from == suffix {
-            sort(store, run, keyed);
-        }
-        inputs.push(run);
+        let (ranks, behind) = rest.split_at(usize_of(to - from));
+        inputs.push(Input { ranks, key: Cell::new(None) });
         rest = behind;
     }
     merge(store, start, &mut inputs);
+    runs.verify();
 }
 
 /// Sorts packed ranks by key, equal keys newest first.
-fn sort<R: Record>(store: &Store<R>, ranks: &mut [u128], keyed: &mut Vec<Keyed>) {
+fn sort<R: Record>(store: &Store<R>, ranks: &mut [u128], words: &mut Vec<u128>) {
     ranks.sort_unstable();
-    if is_prefix_whole::<R>() {
-        return;
-    }
+    words.clear();
     for tied in ranks.chunk_by_mut(|a, b| packed_prefix(*a) == packed_prefix(*b)) {
-        if tied.len() > 1 {
-            sort_tied(store, tied, keyed);
-        }
+        sort_tied(store, tied, 1, words);
     }
 }
 
-/// Sorts packed ranks of one prefix.
-fn sort_tied<R: Record>(store: &Store<R>, tied: &mut [u128], keyed: &mut Vec<Keyed>) {
-    keyed.clear();
-    keyed.extend(
-        tied.iter().map(|&packed| Keyed { key: packed_key(store, packed).encode(), age: packed_age(packed) }),
-    );
-    keyed.sort_unstable_by(|a, b| {
-        let (a_key, b_key) = (R::Key::decode(a.key.get()), R::Key::decode(b.key.get()));
-        a_key.cmp(&b_key).then(a.age.cmp(&b.age))
-    });
-    for (packed, keyed) in tied.iter_mut().zip(keyed) {
-        *packed = (*packed >> 32 << 32) | u128::from(keyed.age);
+/// Sorts packed ranks of keys whose words before `word` are equal; they are in order of age.
+fn sort_tied<R: Record>(store: &Store<R>, tied: &mut [u128], word: usize, words: &mut Vec<u128>) {
+    if tied.len() < 2 || word * size_of::<u64>() >= <R::Key as Key>::SIZE {
+        return;
+    }
+    let base = words.len();
+    words.extend(tied.iter().map(|&packed| {
+        let word = word_of_key::<R>(packed_key(store, packed), word);
+        (u128::from(word) << 32) | u128::from(packed_age(packed))
+    }));
+    let sorted = words.get_mut(base..).expect("what was pushed");
+    sorted.sort_unstable();
+    for (packed, word) in tied.iter_mut().zip(sorted) {
+        *packed = (*packed >> 32 << 32) | u128::from(packed_age(*word));
+    }
+    let (mut rest, mut at) = (tied, base);
+    while let Some(first) = words.get(at).copied() {
+        let same = |other: &&u128| packed_prefix(**other) == packed_prefix(first);
+        let count = words.iter().skip(at).take_while(same).count();
+        let (tied, behind) = rest.split_at_mut(count);
+        at += count;
+        sort_tied(store, tied, word + 1, words);
+        rest = behind;
+    }
+    words.truncate(base);
+}
+
+/// What is left of one input of a merge.
+struct Input<'a, K> {
+    ranks: &'a [u128],
+    /// The key of the head, once it was asked for.
+    key: Cell<Option<K>>,
+}
+
+impl<K: Key> Input<'_, K> {
+    #[inline]
+    fn prefix(&self) -> Option<u64> {
+        self.ranks.first().map(|&packed| packed_prefix(packed))
+    }
+
+    /// Key and age of the head, in order; there is one.
+    #[inline]
+    fn place<R: Record<Key = K>>(&self, store: &Store<R>) -> (K, u32) {
+        let packed = *self.ranks.first().expect("only heads are compared");
+        let key = self.key.get().unwrap_or_else(|| packed_key(store, packed));
+        self.key.set(Some(key));
+        (key, packed_age(packed))
+    }
+
+    /// Takes the head.
+    #[inline]
+    fn pop<R: Record<Key = K>>(&mut self, store: &Store<R>) -> u128 {
+        let (&packed, rest) = self.ranks.split_first().expect("a winner has a head");
+        let ahead = rest.get(PREFETCH_DISTANCE);
+        if let Some(&ahead) = ahead.filter(|ahead| packed_prefix(**ahead) == packed_prefix(packed)) {
+            store.prefetch_value(Rank::from_packed(ahead).index());
+        }
+        (self.ranks, self.key) = (rest, Cell::new(None));
+        packed
     }
 }
 
 /// Merges sorted `inputs` into the slots from `start` on.
-#[expect(
-    clippy::indexing_slicing,
-    reason = "per value; the tree knows no other inputs and asks only for heads"
-)]
-fn merge<R: Record>(store: &mut Store<R>, start: u32, inputs: &mut [&[u128]]) {
-    let heads: SmallVec<[Option<u64>; 16]> =
-        inputs.iter().map(|run| run.first().map(|&packed| packed_prefix(packed))).collect();
-    let mut tree = LoserTree::new(&heads, |a, b| is_before(store, inputs[a], inputs[b]));
+#[expect(clippy::indexing_slicing, reason = "per value; the tree knows no other inputs")]
+fn merge<R: Record>(store: &mut Store<R>, start: u32, inputs: &mut [Input<'_, R::Key>]) {
+    let heads: SmallVec<[Option<u64>; 32]> = inputs.iter().map(Input::prefix).collect();
+    let tie = |store: &Store<R>, inputs: &[Input<'_, R::Key>], a: usize, b: usize| {
+        inputs[a].place(store) < inputs[b].place(store)
+    };
+    let mut tree = LoserTree::new(&heads, |a, b| tie(store, inputs, a, b));
     let mut slot = start;
     while !tree.winner().is_ended() {
         let winner = tree.winner().input;
-        let Some((&packed, rest)) = inputs[winner].split_first() else {
-            unreachable!("a winner has a head");
-        };
-        store.set_rank(slot, Rank::from_packed(packed));
+        store.set_rank(slot, Rank::from_packed(inputs[winner].pop(store)));
         slot += 1;
-        inputs[winner] = rest;
-        let rank = rest.first().map(|&packed| packed_prefix(packed));
-        tree.replay(rank, |a, b| is_before(store, inputs[a], inputs[b]));
+        tree.replay(inputs[winner].prefix(), |a, b| tie(store, inputs, a, b));
     }
-}
-
-/// Whether the head of `a` comes before that of `b`; their prefixes are equal.
-#[expect(clippy::indexing_slicing, reason = "per tie; both have heads")]
-fn is_before<R: Record>(store: &Store<R>, a: &[u128], b: &[u128]) -> bool {
-    compare_keys(store, a[0], b[0]).then(compare_ages(a[0], b[0])).is_lt()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{FAN_IN, Runs};
+    use super::{FAN_IN, Runs, word_of_key};
+    use crate::test_rows::{Named, Row, Short, Tied};
+    use understory_format::{Key, Record};
 
-    /// Closes `n` equal beats and compares the number of runs with the digits of `n`.
+    /// Closes `n` equal beats of three parts and compares the number of runs with the digits of `n`.
     #[test]
     fn runs_are_the_digits_of_the_number_of_closes() {
-        let mut runs = Runs::default();
+        let mut runs = Runs::new(10_000);
         let mut most = 0;
         for n in 1..=256_u32 {
-            assert!(runs.close(n * 10).is_some());
-            assert!(runs.close(n * 10).is_none(), "an empty beat makes no run");
+            (0..3).for_each(|part| runs.add_part(n * 10 + part));
+            assert_eq!(runs.close().len() % (FAN_IN - 1), 3 % (FAN_IN - 1));
+            assert!(runs.close().is_empty(), "an empty beat makes no run");
+            runs.verify();
             let mut digits = 0;
             let mut rest = usize::try_from(n).unwrap();
             while rest > 0 {
@@ -329,18 +441,45 @@ mod tests {
             }
             assert_eq!(runs.len(), digits, "after {n} closes");
             most = most.max(digits);
-            assert!(n > 32 || most <= 7, "after {n} closes");
+            assert!(n > 32 || most <= 9, "after {n} closes");
         }
-        assert_eq!(most, 12);
+        assert_eq!(most, 15);
     }
 
     #[test]
-    fn runs_are_given_newest_first_and_without_gaps() {
-        let mut runs = Runs::default();
-        for end in [3, 4, 9, 20, 21, 30] {
-            runs.close(end);
+    fn runs_and_parts_are_given_newest_first_and_without_gaps() {
+        let mut runs = Runs::new(100);
+        for end in [3, 4, 9, 20, 21, 30, 31] {
+            runs.add_part(end);
+            runs.close();
         }
+        runs.add_part(40);
+        runs.add_part(41);
+        runs.verify();
         let given: Vec<_> = runs.newest_first().collect();
-        assert_eq!(given, [(21, 30), (20, 21), (0, 20)]);
+        assert_eq!(given, [(40, 41), (31, 40), (30, 31), (0, 30)]);
+        assert_eq!((runs.closed(), runs.sorted()), (31, 41));
+    }
+
+    fn check_words<R: Row>() {
+        let mut random = fastrand::Rng::with_seed(3);
+        let mut last: Option<(R::Key, [u64; 4])> = None;
+        for number in (0..200).chain((0..200).map(|_| random.u64(0..1 << 20))) {
+            let key = R::key_of(number);
+            let words = [0, 1, 2, 3].map(|word| word_of_key::<R>(key, word));
+            assert_eq!(words[0], key.prefix());
+            if let Some((before, words_before)) = last {
+                assert_eq!(key.cmp(&before), words.cmp(&words_before));
+            }
+            last = Some((key, words));
+        }
+        assert_eq!(word_of_key::<R>(R::row(7, 1).key(), 4), 0);
+    }
+
+    #[test]
+    fn words_have_the_order_of_keys() {
+        check_words::<Short>();
+        check_words::<Tied>();
+        check_words::<Named>();
     }
 }

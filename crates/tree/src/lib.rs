@@ -1,1 +1,18 @@
-//! Memtables, manifest, lookups and scans of one tree.
+//! One tree: its memtables, its manifest, and lookups and scans over both.
+//!
+//! Newest first, a key is looked for in the mutable memtable, in the immutable one, and in the one table of
+//! each level that covers it. Writes go to the mutable memtable alone; everything below is immutable, and
+//! what compaction produces becomes visible when the forest applies it.
+//!
+//! # Invariants
+//! - At most one memtable waits to be flushed; it is in memory until its values are visible in level 0.
+//! - A tombstone ends a search as a value does.
+//!
+//! # Not here
+//! Compaction, other trees, the clock, and what makes a beat close.
+
+mod scan;
+mod tree;
+
+pub use scan::Scan;
+pub use tree::{LevelStats, Tree};

@@ -1,9 +1,9 @@
-//! Reading a memtable in key order: one small cursor for each run, a contest among them.
+//! Reading a memtable in key order: one small cursor for each run and part, a contest among them.
 //!
-//! A cursor of a closed run walks its rank slots. Downwards it has to give equal keys newest first too, so it
-//! carves the stretch of an equal key off the end and walks that upwards. The open suffix is unsorted, and
-//! readers do not change what they read: its cursor takes a copy of the ranks in range and sorts that from the
-//! front in growing steps, so that a read of a few values does not pay for all.
+//! A cursor of a run walks its rank slots. Downwards it has to give equal keys newest first too, so it
+//! carves the stretch of an equal key off the end and walks that upwards. The last values are unsorted, and
+//! readers do not change what they read: their cursor takes a copy of the ranks in range and sorts that from
+//! the front in growing steps, so that a read of a few values does not pay for all.
 //!
 //! # Invariants
 //! - Every version is given, by key in the direction, equal keys newest first (model tests).
@@ -23,7 +23,7 @@ use crate::{Direction, Entry, KeyRange, Source, TableError};
 const PREFETCH_DISTANCE: u32 = 8;
 
 /// How much of the suffix is sorted first; each further step is three times what is sorted by then.
-const SORT_STEP_MIN: usize = 256;
+const SORT_STEP_MIN: usize = 64;
 
 /// The entries of a memtable: all versions of each key, newest first. A [`Source`] that never fails.
 ///
@@ -34,8 +34,8 @@ pub struct MemCursor<R: Record, H> {
 
 impl<R: Record, H: Deref<Target = Contents<R>> + Clone> MemCursor<R, H> {
     pub(super) fn new(contents: H, range: KeyRange<R::Key>, direction: Direction) -> Self {
-        let mut cursors = Vec::with_capacity(1 + contents.runs.len());
-        let suffix = contents.runs.end()..contents.store.len();
+        let mut cursors = Vec::new();
+        let suffix = contents.runs.sorted()..contents.store.len();
         if !suffix.is_empty() {
             let walk = Walk::Suffix(Suffix::new(&contents, suffix, range, direction));
             cursors.push(RunCursor { contents: contents.clone(), head: None, walk });
@@ -184,7 +184,7 @@ impl Slots {
         }
         let ahead = self.stretch.start + PREFETCH_DISTANCE;
         if ahead < self.stretch.end {
-            contents.store.prefetch(ahead);
+            contents.prefetch(ahead);
         }
         let slot = self.stretch.start;
         self.stretch.start += 1;
@@ -199,7 +199,7 @@ impl Slots {
         let end = self.below.end;
         let mut start = end - 1;
         if let Some(ahead) = start.checked_sub(PREFETCH_DISTANCE).filter(|ahead| self.below.contains(ahead)) {
-            contents.store.prefetch(ahead);
+            contents.prefetch(ahead);
         }
         let packed = |slot| contents.store.rank(slot).packed();
         while start > self.below.start
@@ -216,7 +216,7 @@ impl Slots {
     fn prefetch_first<R: Record>(&self, contents: &Contents<R>) {
         let first = self.stretch.clone().take(8);
         let last = self.below.clone().rev().take(8);
-        first.chain(last).for_each(|slot| contents.store.prefetch(slot));
+        first.chain(last).for_each(|slot| contents.prefetch(slot));
     }
 }
 

@@ -1,8 +1,8 @@
 //! Values in arrival order, in chunks that are taken from a shared pool one at a time; a value never moves.
 //!
 //! A chunk holds `n` values and behind them `n` [`Rank`]s. The rank slots are a second array over the same
-//! indexes: while a value is in the open suffix, its slot holds its own rank; once its beat is closed, the
-//! slots of the beat's values hold the ranks of these values in key order (see `run`). So a run needs no
+//! indexes: at first the slot of a value holds its own rank; once it is sorted with others, the slots of
+//! these values hold their ranks in key order (see `run`). So a run needs no
 //! memory of its own, and all memory of a memtable but its hash index comes from the pool as values arrive.
 //!
 //! # Invariants
@@ -21,6 +21,12 @@ use crate::run::Rank;
 
 /// Largest number of values in a memtable: a rank has 31 bits for the index of its value.
 pub(crate) const VALUE_COUNT_LIMIT: u32 = 1 << 31;
+
+/// Bytes that come into the caches together.
+const CACHE_LINE: usize = 64;
+
+/// Lines of a value that are prefetched; those behind follow by themselves.
+const PREFETCH_LINES_MAX: usize = 4;
 
 /// Division by a number that is known only at run time, as a multiplication.
 ///
@@ -51,6 +57,11 @@ impl Divisor {
     }
 }
 
+/// Values, each with its rank, that a chunk has room for.
+pub(super) const fn values_per_chunk<R>(chunk_size: usize) -> usize {
+    chunk_size / (size_of::<R>() + size_of::<Rank>())
+}
+
 /// The chunks of one memtable.
 pub(crate) struct Store<R> {
     pool: Pool,
@@ -67,7 +78,7 @@ impl<R: Record> Store<R> {
     /// An empty store over chunks of `pool`.
     pub(super) fn new(pool: Pool, len_max: u32) -> Self {
         assert!(len_max <= VALUE_COUNT_LIMIT, "a memtable has at most 2^31 values");
-        let per_chunk = pool.buffer_size() / (size_of::<R>() + size_of::<Rank>());
+        let per_chunk = values_per_chunk::<R>(pool.buffer_size());
         assert!(per_chunk > 1, "a chunk must have room for two values");
         let chunks = usize_of(len_max).div_ceil(per_chunk).min(pool.count());
         Self {
@@ -150,12 +161,14 @@ impl<R: Record> Store<R> {
         self.chunks[chunk][start..start + size_of::<Rank>()].copy_from_slice(rank.as_bytes());
     }
 
-    /// Brings the value of the rank in `slot` nearer, soon to be read.
+    /// Brings a value nearer that is soon to be read.
     #[expect(clippy::indexing_slicing, reason = "per value; indexes below len are valid")]
     #[inline]
-    pub(crate) fn prefetch(&self, slot: u32) {
-        let (chunk, place) = self.per_chunk.divide(self.rank(slot).index());
-        prefetch_line(&self.chunks[chunk][place * size_of::<R>()..]);
+    pub(crate) fn prefetch_value(&self, index: u32) {
+        let (chunk, place) = self.per_chunk.divide(index);
+        let start = place * size_of::<R>();
+        let value = &self.chunks[chunk][start..start + size_of::<R>()];
+        value.chunks(CACHE_LINE).take(PREFETCH_LINES_MAX).for_each(prefetch_line);
     }
 
     /// Forgets all values and gives the chunks back.

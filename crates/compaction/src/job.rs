@@ -1,0 +1,202 @@
+//! One compaction as a job that is run in slices: merge a quota of input values, stop, go on later.
+//!
+//! A slice ends after exactly its quota of consumed input values, wherever that is in a block. What is
+//! half done stays in memory until the next slice: the merge with the input blocks it holds, the table
+//! writer with its unfinished output block and index. Nothing is read twice.
+//!
+//! # Invariants
+//! - Consumed = produced + dropped, at the end of every slice (asserted by the merge).
+//! - Output addresses come from the slice's own reservation, in the order in which blocks fill, so they
+//!   depend on the plan and the quotas alone.
+//! - Nothing is visible and nothing released before the forest applies the [`Outcome`].
+//!
+//! # Not here
+//! Who runs the job, when, and in which order outcomes are applied: the forest.
+
+use std::fmt;
+use std::sync::Arc;
+
+use understory_format::{
+    Beat, BlockAddress, Direction, EditKind, Key, KeyRange, Level, ManifestEdit, Record, TableInfo, TreeId, u64_of,
+};
+use understory_grid::{Grid, Reservation};
+use understory_manifest::Table;
+use understory_table::{
+    AnySource, Entry, LevelCursor, Merge, ReadAhead, TableError, TableLayout, TableWriter, Tombstones,
+    addresses,
+};
+
+use crate::plan::{Input, Plan};
+
+/// A compaction without its record type, as the forest schedules it.
+pub trait Job: Send + fmt::Debug {
+    /// The tree whose tables it compacts.
+    fn tree(&self) -> TreeId;
+    /// The level that its outputs go to.
+    fn target(&self) -> Level;
+    /// Bytes of one value.
+    fn value_size(&self) -> u64;
+    /// Input values that are not consumed yet.
+    fn remaining(&self) -> u64;
+    /// The most addresses that a slice of `quota` values takes from its reservation.
+    fn blocks_bound(&self, quota: u64) -> u64;
+    /// Consumes exactly `quota` input values; with the last of them, finishes the last output table.
+    ///
+    /// # Errors
+    /// Damage or failure of what is read or written. The job is then of no further use; its inputs are as
+    /// they were.
+    ///
+    /// # Panics
+    /// If `quota` exceeds [`remaining`](Self::remaining), or the reservation
+    /// [`blocks_bound`](Self::blocks_bound).
+    fn run(&mut self, quota: u64, reservation: &mut Reservation) -> Result<(), TableError>;
+    /// What the finished job changes. Reads the index blocks of its inputs, for the addresses they release.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    ///
+    /// # Panics
+    /// If input values remain.
+    fn finish(self: Box<Self>) -> Result<Outcome, TableError>;
+}
+
+/// What a finished compaction changes, to be applied at the end of its half-bar.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Whether it wrote the immutable memtable.
+    pub is_flush: bool,
+    /// Removes of the inputs, then inserts of the outputs, in key order; for a move, one update.
+    pub edits: Vec<ManifestEdit>,
+    /// Blocks of the inputs, both copies of their index blocks included.
+    pub released: Vec<BlockAddress>,
+    /// Input values, overwritten ones included.
+    pub consumed: u64,
+    /// Output values.
+    pub produced: u64,
+    /// Values of tables that moved as they were.
+    pub moved: u64,
+}
+
+/// A planned compaction of the tree of `R`.
+#[derive(Debug)]
+pub struct Compaction<R: Record> {
+    grid: Arc<Grid>,
+    tree: TreeId,
+    layout: TableLayout,
+    plan: Plan<R>,
+    remaining: u64,
+    merge: Merge<R, AnySource<'static, R>>,
+    writer: TableWriter<R>,
+    produced: u64,
+}
+
+impl<R: Record> Compaction<R> {
+    /// Prepares what is planned; reads and writes nothing yet. Outputs are visible from `beat` on.
+    #[must_use]
+    pub fn new(grid: Arc<Grid>, tree: TreeId, layout: &TableLayout, plan: Plan<R>, beat: Beat) -> Self {
+        let tombstones = if plan.keep_tombstones { Tombstones::Keep } else { Tombstones::Drop };
+        let merge = Merge::new(sources(&grid, layout, &plan), Direction::Ascending, tombstones);
+        let writer = TableWriter::new(Arc::clone(&grid), *layout, tree, beat, age(&plan, beat));
+        Self { grid, tree, layout: *layout, remaining: plan.input_value_count(), plan, merge, writer, produced: 0 }
+    }
+
+    /// The edits of a move, which has neither inputs nor outputs.
+    fn moved(&self, table: &Table<R::Key>) -> Outcome {
+        let edit = ManifestEdit { kind: EditKind::Update, level: self.plan.target, table: table.info };
+        Outcome { edits: vec![edit], moved: table.info.value_count, ..Outcome::default() }
+    }
+
+}
+
+impl<R: Record> Job for Compaction<R> {
+    fn tree(&self) -> TreeId {
+        self.tree
+    }
+
+    fn target(&self) -> Level {
+        self.plan.target
+    }
+
+    fn value_size(&self) -> u64 {
+        u64_of(size_of::<R>())
+    }
+
+    fn remaining(&self) -> u64 {
+        self.remaining
+    }
+
+    fn blocks_bound(&self, quota: u64) -> u64 {
+        self.writer.blocks_bound(quota)
+    }
+
+    fn run(&mut self, quota: u64, reservation: &mut Reservation) -> Result<(), TableError> {
+        assert!(quota <= self.remaining, "a slice is part of what remains");
+        let writer = &mut self.writer;
+        let push = |entry: Entry<&R>| writer.push(entry.value, entry.tombstone, reservation);
+        let step = self.merge.step::<TableError>(quota, push)?;
+        assert_eq!(step.counts.consumed, quota, "inputs hold what their tables say, which the cursors check");
+        self.remaining -= quota;
+        self.produced += step.counts.emitted;
+        if self.remaining > 0 {
+            return Ok(());
+        }
+        // The blocks that the cursors hold go back with them.
+        self.merge = Merge::new(Vec::new(), Direction::Ascending, Tombstones::Keep);
+        self.writer.finish(reservation)
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<Outcome, TableError> {
+        assert_eq!(self.remaining, 0, "a job is finished when all its input is consumed");
+        if let Input::Move(table) = &self.plan.input {
+            return Ok(self.moved(table));
+        }
+        let mut outcome = Outcome {
+            is_flush: matches!(self.plan.input, Input::Memtable(_)),
+            consumed: self.plan.input_value_count(),
+            produced: self.produced,
+            ..Outcome::default()
+        };
+        for (level, table) in self.plan.replaced() {
+            outcome.released.extend(addresses(&self.grid, &self.layout, &table.info)?);
+            outcome.edits.push(ManifestEdit { kind: EditKind::Remove, level, table: table.info });
+        }
+        let inserted = self.writer.take_tables().into_iter();
+        let level = self.plan.target;
+        outcome.edits.extend(inserted.map(|table| ManifestEdit { kind: EditKind::Insert, level, table }));
+        Ok(outcome)
+    }
+}
+
+/// The age of the outputs: when the youngest of their values was flushed.
+fn age<R: Record>(plan: &Plan<R>, beat: Beat) -> Beat {
+    match &plan.input {
+        Input::Memtable(_) => beat,
+        Input::Move(table) => table.info.age,
+        Input::Tables(_) => {
+            plan.replaced().map(|(_, table)| table.info.age).max().expect("a compaction of tables has inputs")
+        }
+    }
+}
+
+/// The inputs as sources of a merge, newest first.
+fn sources<R: Record>(
+    grid: &Arc<Grid>,
+    layout: &TableLayout,
+    plan: &Plan<R>,
+) -> Vec<AnySource<'static, R>> {
+    let all = KeyRange::new(R::Key::MIN, R::Key::MAX).expect("the least key is not above the largest");
+    let level = |tables: &[Table<R::Key>]| {
+        let infos: Vec<TableInfo> = tables.iter().map(|table| table.info).collect();
+        let grid = Arc::clone(grid);
+        let cursor = LevelCursor::new(grid, *layout, infos, all, Direction::Ascending, ReadAhead::ALL);
+        AnySource::Level(cursor)
+    };
+    match &plan.input {
+        Input::Move(_) => Vec::new(),
+        Input::Memtable(sealed) => {
+            let newer = AnySource::Sealed(sealed.cursor(all, Direction::Ascending));
+            vec![newer, level(&plan.targets)]
+        },
+        Input::Tables(sources) => vec![level(sources), level(&plan.targets)],
+    }
+}

@@ -1,0 +1,171 @@
+//! Damage: found wherever it is, answered from the twin where there is one, poisoning where it was a write.
+
+use understory_format::{TwinRef, write_len};
+use understory_io::{IoCause, Storage};
+
+use super::*;
+
+fn damage(grid: &Grid, storage: &SimStorage, address: BlockAddress) {
+    storage.corrupt(offset(grid, address) + 500, 0xFF);
+}
+
+/// A grid with one block on disk, longer than the damage is far in.
+fn with_block() -> (Grid, Arc<SimStorage>, TwinRef) {
+    let (machine, storage) = formatted(1);
+    let grid = open(&machine);
+    let reference = write_one(&grid, &[9; 1000]).unwrap();
+    grid.sync().unwrap();
+    empty_caches(&grid);
+    (grid, storage, reference)
+}
+
+#[test]
+fn every_flip_of_a_byte_is_found() {
+    let (grid, storage, reference) = with_block();
+    let len = write_len(&grid.read(reference.first(), KIND).unwrap());
+    empty_caches(&grid);
+    for at in 0..u64::try_from(len).unwrap() {
+        let at = offset(&grid, reference.address) + at;
+        storage.corrupt(at, 1);
+        let error = grid.read(reference.first(), KIND).unwrap_err();
+        assert!(matches!(error, GridError::Corrupt(_)), "{error}");
+        storage.corrupt(at, 1);
+    }
+    assert_eq!(contents(&grid.read(reference.first(), KIND).unwrap()), [9; 1000]);
+}
+
+#[test]
+fn a_damaged_copy_is_answered_from_the_other() {
+    let (grid, storage, reference) = with_block();
+    damage(&grid, &storage, reference.address);
+    for _ in 0..3 {
+        assert_eq!(contents(&grid.read_twin(reference, KIND).unwrap()), [9; 1000]);
+    }
+    assert_eq!(grid.stats().twin_fallbacks, 1, "then it is in memory");
+    empty_caches(&grid);
+    assert_eq!(contents(&grid.read_twin(reference, KIND).unwrap()), [9; 1000]);
+    assert_eq!((grid.stats().twin_fallbacks, grid.damaged()), (2, vec![reference.address]));
+    empty_caches(&grid);
+    damage(&grid, &storage, reference.twin);
+    let error = grid.read_twin(reference, KIND).unwrap_err();
+    let GridError::Corrupt(error) = error else { panic!("{error}") };
+    assert_eq!(error.place, understory_format::Place::Block(reference.address), "the first copy is named");
+}
+
+#[test]
+fn a_copy_that_cannot_be_read_is_answered_from_the_other() {
+    let (grid, storage, reference) = with_block();
+    storage.inject(storage.operations(), IoCause::Os(5));
+    assert_eq!(contents(&grid.read_twin(reference, KIND).unwrap()), [9; 1000]);
+    assert_eq!(grid.stats().twin_fallbacks, 1);
+}
+
+#[test]
+fn a_reference_to_a_pair_must_name_the_pair() {
+    let (grid, _, reference) = with_block();
+    let other = write_one(&grid, b"other").unwrap();
+    for wrong in [
+        TwinRef { twin: other.twin, ..reference },
+        TwinRef { address: reference.twin, twin: reference.address, ..reference },
+    ] {
+        let error = grid.read_twin(wrong, KIND).unwrap_err();
+        assert!(matches!(error, GridError::Corrupt(_)), "{error}");
+    }
+    let error = grid.read_twin(reference, BlockKind::Manifest).unwrap_err();
+    assert!(matches!(error, GridError::Corrupt(_)), "{error}");
+    assert_eq!(grid.stats().twin_fallbacks, 0);
+}
+
+#[test]
+fn a_lost_write_and_a_misdirected_one_are_found() {
+    let (machine, storage) = formatted(1);
+    let grid = open(&machine);
+    let old = write_one(&grid, b"old").unwrap();
+    grid.flush().unwrap();
+    let operation = storage.operations();
+    storage.lose(operation);
+    let lost = write_one(&grid, b"lost").unwrap();
+    grid.flush().unwrap();
+    empty_caches(&grid);
+    assert!(matches!(grid.read(lost.first(), KIND), Err(GridError::Corrupt(_))));
+    storage.misdirect(storage.operations(), offset(&grid, old.address));
+    let stray = write_one(&grid, b"stray").unwrap();
+    grid.flush().unwrap();
+    empty_caches(&grid);
+    for address in [stray.first(), old.first()] {
+        assert!(matches!(grid.read(address, KIND), Err(GridError::Corrupt(_))));
+    }
+    assert_eq!(contents(&grid.read_twin(old, KIND).unwrap()), b"old");
+}
+
+#[test]
+fn open_goes_on_with_one_copy_of_each() {
+    let (machine, storage) = formatted(1);
+    let grid = open(&machine);
+    grid.checkpoint(&update(1)).unwrap();
+    let state = grid.checkpoint_state();
+    let (catalogue, trailer) = (state.catalogue, state.free_set.last.unwrap());
+    let set = grid.free_set();
+    let image = storage.image();
+    let check = |damaged: &[BlockAddress], good: bool| {
+        let (machine, storage) = machine_of(image.clone());
+        damaged.iter().for_each(|at| damage(&grid, &storage, *at));
+        let before = storage.image();
+        match open_with(&machine, OPTIONS) {
+            Ok(again) => {
+                assert!(good, "{damaged:?}");
+                assert_eq!((again.free_set(), again.trees()), (set.clone(), grid.trees()));
+                assert_eq!(again.damaged(), damaged);
+            }
+            Err(error) => {
+                assert!(!good && matches!(error, GridError::Corrupt(_)), "{damaged:?}: {error}");
+                assert!(storage.image() == before);
+            }
+        }
+    };
+    check(&[], true);
+    check(&[catalogue.address], true);
+    check(&[catalogue.address, trailer.address], true);
+    check(&[catalogue.address, catalogue.twin], false);
+    check(&[trailer.address, trailer.twin], false);
+}
+
+#[test]
+fn a_failed_write_poisons() {
+    let (grid, storage, reference) = with_block();
+    let root = (grid.checkpoint_state(), grid.local_state());
+    storage.inject(storage.operations(), IoCause::Os(5));
+    let missing = write_one(&grid, b"missing").unwrap();
+    let error = grid.flush().unwrap_err();
+    assert!(matches!(error, GridError::Io(_)), "{error}");
+    assert_eq!(grid.poison(), Some(error));
+    assert_eq!(grid.flush(), Err(GridError::Poisoned));
+    assert_eq!(grid.sync(), Err(GridError::Poisoned));
+    assert_eq!(grid.reserve(1).unwrap_err(), GridError::Poisoned);
+    assert_eq!(grid.checkpoint(&update(1)).unwrap_err(), GridError::Poisoned);
+    assert_eq!(grid.update_local(|_| ()), Err(GridError::Poisoned));
+    assert_eq!((grid.checkpoint_state(), grid.local_state()), root);
+    // Reads go on, also of what may not have reached the disk.
+    empty_caches(&grid);
+    assert_eq!(contents(&grid.read_twin(reference, KIND).unwrap()), [9; 1000]);
+    assert_eq!(contents(&grid.read_twin(missing, KIND).unwrap()), b"missing");
+    assert_eq!(open(&machine_of(storage.image()).0).checkpoint_state(), root.0);
+}
+
+#[test]
+fn a_failed_sync_poisons() {
+    for superblock in [false, true] {
+        let (grid, storage, _) = with_block();
+        grid.flush().unwrap();
+        let before = grid.local_state();
+        // A checkpoint: two trailers in one write, sync, two copies, sync, two copies, sync.
+        storage.inject(storage.operations() + if superblock { 4 } else { 1 }, IoCause::Os(5));
+        let error = grid.checkpoint(&update(1)).unwrap_err();
+        let GridError::Io(error) = error else { panic!("{error}") };
+        assert_eq!(error.operation, understory_io::Operation::Sync);
+        let writes = storage.counters().writes;
+        assert_eq!(grid.checkpoint(&update(1)).unwrap_err(), GridError::Poisoned);
+        assert_eq!(write_one(&grid, b"x").unwrap_err(), GridError::Poisoned);
+        assert_eq!((storage.counters().writes, grid.local_state()), (writes, before));
+    }
+}

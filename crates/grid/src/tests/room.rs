@@ -1,0 +1,132 @@
+//! Addresses and the size of the file.
+
+use understory_io::{IoCause, Storage};
+
+use super::*;
+
+fn blocks_in_file(storage: &SimStorage) -> u64 {
+    (storage.size() - Geometry::small().grid_offset()) / 4096
+}
+
+#[test]
+fn the_file_grows_in_steps_before_addresses_are_handed_out() {
+    let (machine, storage) = Machine::sim(1);
+    Grid::format(&machine, &FormatState { geometry: Geometry::small(), trees: &[], size_limit: None }).unwrap();
+    assert_eq!(blocks_in_file(&storage), 1024);
+    let grid = open(&machine);
+    let reservation = grid.reserve(1021).unwrap();
+    assert_eq!(blocks_in_file(&storage), 2048, "4 are in use");
+    grid.forfeit(reservation);
+    let reservation = grid.reserve(5000).unwrap();
+    assert_eq!(blocks_in_file(&storage), 5120);
+    grid.back(116).unwrap();
+    assert_eq!(blocks_in_file(&storage), 5120);
+    grid.back(117).unwrap();
+    assert_eq!(blocks_in_file(&storage), 6144);
+    assert_eq!((grid.space().acquired, grid.stats().growths), (4, 3));
+    grid.forfeit(reservation);
+}
+
+#[test]
+fn the_size_limit_is_kept() {
+    let (machine, storage) = Machine::sim(1);
+    format_with(&machine, Geometry::small(), 50).unwrap();
+    assert_eq!(blocks_in_file(&storage), 50);
+    let grid = open(&machine);
+    let before = grid.free_set();
+    assert_eq!(grid.reserve(47).unwrap_err(), GridError::OutOfSpace { needed: 47, free: 46 });
+    assert_eq!(grid.free_set(), before);
+    let mut reservation = grid.reserve(46).unwrap();
+    assert_eq!(grid.reserve(1).unwrap_err(), GridError::OutOfSpace { needed: 1, free: 0 });
+    let last = (0..46).map(|_| grid.acquire(&mut reservation)).last().unwrap();
+    assert_eq!(last.get(), 50);
+    grid.forfeit(reservation);
+    // No room for the new trailers: nothing changes, and what leads out still works.
+    let full = grid.free_set();
+    let root = grid.checkpoint_state();
+    assert_eq!(grid.checkpoint(&update(1)).unwrap_err(), GridError::OutOfSpace { needed: 2, free: 0 });
+    assert_eq!(grid.free_set(), full);
+    assert_eq!(grid.checkpoint_state(), root);
+    assert_eq!(grid.poison(), None);
+}
+
+#[test]
+fn a_full_disk_changes_nothing() {
+    let (machine, storage) = Machine::sim(1);
+    Grid::format(&machine, &FormatState { geometry: Geometry::small(), trees: &[], size_limit: None }).unwrap();
+    let grid = open(&machine);
+    let limit = storage.size() + 10 * 4096;
+    storage.set_size_limit(Some(limit));
+    let before = grid.free_set();
+    let error = grid.reserve(1031).unwrap_err();
+    assert!(matches!(error, GridError::OutOfSpace { needed: 1031, .. }), "{error}");
+    assert_eq!((grid.free_set(), storage.size()), (before, limit - 10 * 4096));
+    // What is needed fits where a step does not.
+    let reservation = grid.reserve(1030).unwrap();
+    assert_eq!(storage.size(), limit);
+    grid.forfeit(reservation);
+    storage.set_size_limit(None);
+    storage.inject(storage.operations(), IoCause::Os(5));
+    let error = grid.reserve(1031).unwrap_err();
+    assert!(matches!(error, GridError::Io(_)), "{error}");
+    grid.forfeit(grid.reserve(1031).unwrap());
+}
+
+#[test]
+fn formatting_needs_room() {
+    let (machine, _) = Machine::sim(1);
+    assert_eq!(
+        format_with(&machine, Geometry::small(), 3).unwrap_err(),
+        GridError::OutOfSpace { needed: 2, free: 1 }
+    );
+    let (machine, storage) = Machine::sim(1);
+    storage.set_size_limit(Some(70_000));
+    let error = format_with(&machine, Geometry::small(), 30).unwrap_err();
+    assert!(matches!(error, GridError::OutOfSpace { needed: 2, .. }), "{error}");
+    assert_eq!(storage.counters().writes, 0);
+}
+
+#[test]
+fn the_end_of_the_file_is_cut_but_never_what_the_root_needs() {
+    let (machine, storage) = formatted(1);
+    let grid = open(&machine);
+    let first = write_one(&grid, b"first").unwrap();
+    let last = write_one(&grid, b"last").unwrap();
+    grid.checkpoint(&update(1)).unwrap();
+    for address in [last.address, last.twin] {
+        grid.release(address);
+    }
+    for beat in 2..5 {
+        grid.checkpoint(&update(beat)).unwrap();
+        grid.free_due();
+        let durable = grid.checkpoint_state().block_count_max;
+        let cut = grid.trim(2).unwrap();
+        let kept = grid.free_set().highest_promised().max(durable) + 2;
+        assert_eq!(blocks_in_file(&storage), kept, "cut by {cut}");
+        let (machine, _) = machine_of(storage.image());
+        let again = open(&machine);
+        assert_eq!(contents(&again.read_twin(first, KIND).unwrap()), b"first");
+    }
+    assert_eq!(grid.trim(50).unwrap(), 0);
+    let reservation = grid.reserve(20).unwrap();
+    let size = storage.size();
+    assert_eq!(grid.trim(0).unwrap(), size - storage.size());
+    assert!(blocks_in_file(&storage) >= grid.free_set().highest_promised(), "promised blocks keep their room");
+    grid.forfeit(reservation);
+}
+
+#[test]
+fn addresses_do_not_depend_on_who_asks_first() {
+    let draw = |order: &[usize]| {
+        let (machine, _) = formatted(1);
+        let grid = open(&machine);
+        let mut reservations: Vec<_> = (0..3).map(|_| grid.reserve(5).unwrap()).collect();
+        let mut drawn = vec![Vec::new(); 3];
+        for &who in order {
+            drawn[who].push(grid.acquire(&mut reservations[who]));
+        }
+        reservations.into_iter().for_each(|reservation| grid.forfeit(reservation));
+        drawn
+    };
+    assert_eq!(draw(&[0, 0, 1, 1, 1, 2]), draw(&[2, 1, 0, 1, 0, 1]));
+}

@@ -1,0 +1,143 @@
+//! Readers and writers on real threads.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use understory_io::{
+    Buffer, Completion, Counters, InlineExecutor, IoError, MonotonicClock, Storage, ThreadPark, Ticket, WriteParts,
+};
+
+use super::*;
+
+const READERS: usize = 8;
+
+/// A storage whose reads wait until all readers are on their way, so that they meet.
+#[derive(Debug)]
+struct Slow {
+    inner: Arc<SimStorage>,
+    waiting: AtomicUsize,
+}
+
+impl Storage for Slow {
+    fn size(&self) -> u64 {
+        self.inner.size()
+    }
+
+    fn read(&self, offset: u64, buffer: Buffer) -> Ticket {
+        self.inner.read(offset, buffer)
+    }
+
+    fn write(&self, offset: u64, parts: WriteParts) -> Ticket {
+        self.inner.write(offset, parts)
+    }
+
+    fn sync(&self) -> Ticket {
+        self.inner.sync()
+    }
+
+    fn read_now(&self, offset: u64, buffer: Buffer) -> Completion {
+        while self.waiting.load(Ordering::Acquire) % READERS != 0 {
+            std::thread::yield_now();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+        self.inner.read_now(offset, buffer)
+    }
+
+    fn grow(&self, size: u64) -> Result<(), IoError> {
+        self.inner.grow(size)
+    }
+
+    fn truncate(&self, size: u64) -> Result<(), IoError> {
+        self.inner.truncate(size)
+    }
+
+    fn counters(&self) -> Counters {
+        self.inner.counters()
+    }
+}
+
+fn threaded(inner: Arc<SimStorage>) -> (Machine, Arc<Slow>) {
+    let slow = Arc::new(Slow { inner, waiting: AtomicUsize::new(0) });
+    let storage: Arc<dyn Storage> = Arc::<Slow>::clone(&slow);
+    let machine = Machine {
+        storage,
+        park: Arc::new(ThreadPark::new()),
+        executor: Arc::new(InlineExecutor),
+        clock: Arc::new(MonotonicClock::new()),
+    };
+    (machine, slow)
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the subject is threads")]
+fn equal_reads_go_to_the_storage_once() {
+    let (machine, storage) = formatted(1);
+    let writer = open(&machine);
+    let references: Vec<_> = (0..10_u8).map(|n| write_one(&writer, &[n; 50]).unwrap()).collect();
+    writer.checkpoint(&update(1)).unwrap();
+    drop(writer);
+    let (machine, slow) = threaded(Arc::clone(&storage));
+    let grid = open_with(&machine, READ_ONLY).unwrap();
+    let before = storage.counters();
+    for (n, reference) in (0..).zip(&references) {
+        std::thread::scope(|scope| {
+            for _ in 0..READERS {
+                scope.spawn(|| {
+                    slow.waiting.fetch_add(1, Ordering::AcqRel);
+                    let block = grid.read(reference.first(), KIND).unwrap();
+                    assert_eq!(contents(&block), [n; 50]);
+                });
+            }
+        });
+    }
+    assert_eq!(storage.counters().since(&before).reads, 10, "one for each block");
+    let stats = grid.stats();
+    assert!(stats.reads_joined > 0);
+    assert_eq!(stats.reads_joined + stats.block_hits + 10, 10 * u64::try_from(READERS).unwrap() + extra(&stats));
+}
+
+/// A reader that became the leader when another had just finished found the block in the cache.
+fn extra(stats: &crate::GridStats) -> u64 {
+    let asked = 10 * u64::try_from(READERS).unwrap();
+    let led = stats.block_misses - stats.reads_joined;
+    assert!(stats.block_hits + stats.block_misses >= asked);
+    10 - led.min(10)
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the subject is threads")]
+fn readers_and_writers_at_the_same_time() {
+    let path = std::env::temp_dir().join(format!("understory-grid-{}", std::process::id()));
+    let storage = understory_io::OsStorage::create(&path, understory_io::Options::default()).unwrap();
+    let machine = Machine::os(storage, 0).unwrap();
+    format_with(&machine, Geometry::small(), 4000).unwrap();
+    let grid = open_with(&machine, GridOptions { block_count: 64, ..OPTIONS }).unwrap();
+    let mut reservations: Vec<_> = (0..3).map(|_| grid.reserve(1000).unwrap()).collect();
+    std::thread::scope(|scope| {
+        for (writer, reservation) in (0..3_u8).zip(&mut reservations) {
+            let grid = &grid;
+            scope.spawn(move || {
+                let mut random = fastrand::Rng::with_seed(writer.into());
+                let mut written = Vec::new();
+                for n in 0..200_u8 {
+                    written.push((write_twin(grid, reservation, &[n, writer]).unwrap(), n));
+                    for _ in 0..3 {
+                        let (reference, n) = written[random.usize(..written.len())];
+                        if random.bool() {
+                            grid.prefetch(reference.second(), KIND);
+                        }
+                        let copy = if random.bool() { reference.first() } else { reference.second() };
+                        assert_eq!(contents(&grid.read(copy, KIND).unwrap()), [n, writer]);
+                    }
+                }
+            });
+        }
+    });
+    reservations.into_iter().for_each(|reservation| grid.forfeit(reservation));
+    grid.checkpoint(&update(1)).unwrap();
+    let set = grid.free_set();
+    drop(grid);
+    assert_eq!(open(&machine).free_set(), set);
+    drop(machine);
+    std::fs::remove_file(&path).unwrap();
+}

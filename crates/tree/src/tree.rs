@@ -1,0 +1,209 @@
+//! The tree itself: where values go, and where they are looked for.
+
+use std::sync::Arc;
+
+use understory_format::{
+    Beat, Corruption, Direction, EditKind, Geometry, KeyRange, Level, ManifestEdit, Record, TableInfo, TreeId,
+    effect_size, u32_of,
+};
+use understory_grid::Grid;
+use understory_io::Pool;
+use understory_manifest::Manifest;
+use understory_table::{
+    AnySource, Found, Full, LevelCursor, Memtable, ReadAhead, Scratch, Sealed, TableError, TableLayout, search,
+};
+
+use crate::Scan;
+
+/// The tree of the records of type `R`.
+#[derive(Debug)]
+pub struct Tree<R: Record> {
+    id: TreeId,
+    grid: Arc<Grid>,
+    layout: TableLayout,
+    pool: Pool,
+    mutable: Memtable<R>,
+    immutable: Option<Sealed<R>>,
+    /// The memory of the memtable flushed last, for the next.
+    spare: Option<Memtable<R>>,
+    manifest: Manifest<R::Key>,
+    /// Edits of the manifest log, gathered while it is read.
+    loading: Vec<ManifestEdit>,
+}
+
+/// What one level of one tree holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LevelStats {
+    /// Live tables.
+    pub table_count: u64,
+    /// Values in them, tombstones included.
+    pub value_count: u64,
+    /// Tombstones in them.
+    pub tombstone_count: u64,
+    /// Value blocks in them.
+    pub value_block_count: u64,
+}
+
+impl<R: Record> Tree<R> {
+    /// An empty tree whose memtables draw from `pool`.
+    #[must_use]
+    pub fn new(grid: Arc<Grid>, id: TreeId, layout: TableLayout, pool: Pool) -> Self {
+        let mutable = Memtable::new(pool.clone(), values_per_bar::<R>(grid.geometry()));
+        let manifest = Manifest::new(grid.geometry().levels);
+        Self { id, grid, layout, pool, mutable, immutable: None, spare: None, manifest, loading: Vec::new() }
+    }
+
+    /// The tree's id.
+    #[must_use]
+    pub fn id(&self) -> TreeId {
+        self.id
+    }
+
+    /// The grid that its tables are in.
+    #[must_use]
+    pub fn grid(&self) -> &Arc<Grid> {
+        &self.grid
+    }
+
+    /// How its tables are laid out.
+    #[must_use]
+    pub fn layout(&self) -> &TableLayout {
+        &self.layout
+    }
+
+    /// Its tables, level by level.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest<R::Key> {
+        &self.manifest
+    }
+
+    /// The memtable that waits to be flushed.
+    #[must_use]
+    pub fn immutable(&self) -> Option<&Sealed<R>> {
+        self.immutable.as_ref()
+    }
+
+    /// Values, overwritten ones included, in the mutable and in the immutable memtable.
+    #[must_use]
+    pub fn memtable_counts(&self) -> (u64, u64) {
+        let waiting = self.immutable.as_ref().map_or(0, Sealed::len);
+        (self.mutable.len().into(), waiting.into())
+    }
+
+    /// What a level holds.
+    #[must_use]
+    pub fn level_stats(&self, level: Level) -> LevelStats {
+        let blocks = self.manifest.iter(level, Beat::MAX).map(|table| u64::from(table.info.value_block_count));
+        LevelStats {
+            table_count: self.manifest.table_count(level),
+            value_count: self.manifest.value_count(level),
+            tombstone_count: self.manifest.tombstone_count(level),
+            value_block_count: blocks.sum(),
+        }
+    }
+
+    /// Puts a record, or a tombstone for its key, over what the key has.
+    ///
+    /// # Errors
+    /// If the memtables' share of memory is used up, which a caller that keeps to the beat's share does not
+    /// see.
+    pub fn put(&mut self, record: &R, tombstone: bool) -> Result<(), Full> {
+        self.mutable.put(record, tombstone)
+    }
+
+    /// The record of `key`. At most one index block and one page are read per level that may hold it.
+    ///
+    /// # Errors
+    /// Damage or failure of what has to be read.
+    pub fn get(&self, key: R::Key) -> Result<Option<R>, TableError> {
+        let in_memory = match self.mutable.get(key) {
+            Found::Absent => self.immutable.as_ref().map_or(Found::Absent, |sealed| sealed.get(key)),
+            found => found,
+        };
+        if !in_memory.is_absent() {
+            return Ok(in_memory.value());
+        }
+        for level in self.manifest.levels() {
+            let Some(table) = self.manifest.find(level, key, Beat::MAX) else { continue };
+            let found = search(&self.grid, &self.layout, &table.info, key)?;
+            if !found.is_absent() {
+                return Ok(found.value());
+            }
+        }
+        Ok(None)
+    }
+
+    /// The records whose keys lie in `range`, in the direction's order. Reads nothing before the first
+    /// record is asked for.
+    #[must_use]
+    pub fn scan(&self, range: KeyRange<R::Key>, direction: Direction) -> Scan<'_, R> {
+        let mut sources = vec![AnySource::Memtable(self.mutable.cursor(range, direction))];
+        if let Some(sealed) = &self.immutable {
+            sources.push(AnySource::Sealed(sealed.cursor(range, direction)));
+        }
+        for level in self.manifest.levels() {
+            let tables = self.manifest.range(level, range, Beat::MAX, direction);
+            let tables: Vec<TableInfo> = tables.map(|table| table.info).collect();
+            if !tables.is_empty() {
+                let grid = Arc::clone(&self.grid);
+                let cursor = LevelCursor::new(grid, self.layout, tables, range, direction, ReadAhead::SCAN);
+                sources.push(AnySource::Level(cursor));
+            }
+        }
+        Scan::new(sources, direction)
+    }
+
+    /// Sorts what this beat put into a run.
+    pub fn close_beat(&mut self, scratch: &mut Scratch) {
+        self.mutable.close_beat(scratch);
+    }
+
+    /// Makes the mutable memtable the one to be flushed, at the end of a bar.
+    ///
+    /// # Panics
+    /// If the one before was not flushed.
+    pub fn swap_memtables(&mut self) {
+        assert!(self.immutable.is_none(), "every memtable is flushed within the bar after its own");
+        if self.mutable.is_empty() {
+            return;
+        }
+        let count_max = self.mutable.value_count_max();
+        let next = self.spare.take().unwrap_or_else(|| Memtable::new(self.pool.clone(), count_max));
+        self.immutable = Some(std::mem::replace(&mut self.mutable, next).seal());
+    }
+
+    /// Makes the outputs of a compaction visible in place of its inputs.
+    ///
+    /// # Panics
+    /// If the edits do not fit the tree's tables: they are the engine's own.
+    pub fn apply(&mut self, is_flush: bool, edits: &[ManifestEdit]) {
+        for edit in edits {
+            self.manifest.apply_own(edit);
+        }
+        if is_flush {
+            let flushed = self.immutable.take().expect("a flush writes the immutable memtable");
+            self.spare = flushed.recycle().ok();
+        }
+    }
+
+    /// Takes over the newest edit of a live table, at open.
+    pub fn load(&mut self, level: Level, table: TableInfo) {
+        self.loading.push(ManifestEdit { kind: EditKind::Insert, level, table });
+    }
+
+    /// Builds the manifest of all tables that were taken over, and checks the relations between them.
+    ///
+    /// # Errors
+    /// What does not fit: a level that is not there, tables that overlap or share a block.
+    pub fn loaded(&mut self) -> Result<(), Corruption> {
+        let edits = std::mem::take(&mut self.loading);
+        self.manifest = Manifest::load(self.manifest.level_count(), edits)?;
+        Ok(())
+    }
+}
+
+/// The most values that a bar can put into one tree: the shares of its beats bound them.
+fn values_per_bar<R: Record>(geometry: &Geometry) -> u32 {
+    let bar = u64::from(geometry.share_size) * u64::from(geometry.beats_per_bar);
+    u32::try_from(bar / effect_size(u32_of(size_of::<R>()))).unwrap_or(u32::MAX >> 1)
+}

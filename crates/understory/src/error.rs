@@ -1,0 +1,215 @@
+//! What can go wrong, in kinds that say what the caller does next.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+use understory_forest::ForestError;
+use understory_format::{Corruption, GeometryError};
+use understory_grid::GridError;
+use understory_io::{IoError, OpenError};
+
+/// Why a call on a [`Database`](crate::Database) failed.
+///
+/// Where a file could be read but not used, nothing on it has been changed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The file cannot be opened or created as it stands. Next: correct the path, or close the other user.
+    #[error("{}: {source}", path.display())]
+    Open {
+        /// The file that was named.
+        path: PathBuf,
+        /// What stands in the way.
+        source: OpenError,
+    },
+    /// The file is there but is not one this version can use. Next: take the right file or version; where it
+    /// was truncated, a copy.
+    #[error("{}: {source}", path.display())]
+    Unusable {
+        /// The file that was named.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: GridError,
+    },
+    /// The trees declared are not those of the file. Next: declare what the file has.
+    #[error("{}: {difference}", path.display())]
+    SchemaDiffers {
+        /// The file that was named.
+        path: PathBuf,
+        /// The first difference found.
+        difference: SchemaDifference,
+    },
+    /// The geometry asked for is not that of the file, which is fixed at its creation. Next: leave
+    /// [`Options::geometry`](crate::Options::geometry) out, or name the file's.
+    #[error("{}: {field} is {file} in the file, not {asked}", path.display())]
+    GeometryDiffers {
+        /// The file that was named.
+        path: PathBuf,
+        /// Which parameter differs.
+        field: &'static str,
+        /// Its value in the file.
+        file: u64,
+        /// Its value in the options.
+        asked: u64,
+    },
+    /// The declared trees cannot be held by any file. Next: correct the declaration.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// The geometry asked for is not one that a file can have. Next: correct it.
+    #[error(transparent)]
+    Geometry(#[from] GeometryError),
+    /// The memory budget is too small. Next: give at least what it says.
+    #[error("a memory budget of {given} bytes is too small: this file and schema need at least {needed}")]
+    MemoryTooSmall {
+        /// The least that would do, in bytes.
+        needed: u64,
+        /// The budget that was given, in bytes.
+        given: u64,
+    },
+    /// The memory budget is larger than an address space. Next: give less.
+    #[error("a memory budget of {given} bytes is larger than any machine's memory")]
+    MemoryTooLarge {
+        /// The budget that was given, in bytes.
+        given: u64,
+    },
+    /// The batch exceeds the file's limit; nothing of it was applied. Next: commit it in parts.
+    #[error("a batch of {size} bytes is over this file's limit of {limit}")]
+    BatchTooLarge {
+        /// [`Batch::size`](crate::Batch::size) of the batch, in bytes.
+        size: u64,
+        /// The most that the file takes, in bytes.
+        limit: u64,
+    },
+    /// A record type that is none of the database's trees. Next: declare it in the schema.
+    #[error("no tree of this database is declared by the record type of {name:?}")]
+    UnknownTree {
+        /// The tree's name by its record type.
+        name: &'static str,
+    },
+    /// The database was opened for reading only. Next: open it for writing.
+    #[error("the database is open for reading only")]
+    ReadOnly,
+    /// A writer has gone on past the checkpoint that this read-only handle shows. Next: open it again.
+    #[error("the checkpoint that this handle shows has been overtaken by a writer")]
+    Expired,
+    /// No space is left, in the file system or under the size limit. The handle takes no more writes; what
+    /// was committed since the last checkpoint is not on the file. Next: make room, and open it again.
+    #[error("out of space: {needed} blocks are needed, {free} are free")]
+    OutOfSpace {
+        /// Blocks that were wanted.
+        needed: u64,
+        /// Blocks that there are.
+        free: u64,
+    },
+    /// Too many scans hold blocks at once. Next: finish some, or give more memory.
+    #[error("all block buffers are held by scans in progress")]
+    Busy,
+    /// Bytes on the file are damaged, and so is their twin where they have one. Next: restore the file; the
+    /// rest of it can still be read.
+    #[error(transparent)]
+    Corrupt(#[from] Corruption),
+    /// The operating system refused to read or write. After a failed write the handle takes no more writes.
+    #[error(transparent)]
+    Io(IoError),
+    /// An earlier write failed, so that what the file holds since the last checkpoint is not known. Reads go
+    /// on. Next: open it again.
+    #[error("an earlier write failed: this handle takes no more writes")]
+    Poisoned,
+}
+
+/// Why trees cannot be declared as they were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SchemaError {
+    /// A schema without a tree.
+    #[error("a database needs at least one tree")]
+    Empty,
+    /// Two trees of one name.
+    #[error("two trees are named {name:?}")]
+    DuplicateName {
+        /// The name.
+        name: &'static str,
+    },
+    /// More trees than the catalogue block holds.
+    #[error("{count} trees are more than a catalogue of this block size holds, which is {limit}")]
+    TooManyTrees {
+        /// Trees declared.
+        count: usize,
+        /// The most there can be.
+        limit: usize,
+    },
+    /// A record that does not fit a page of this geometry.
+    #[error("the records of tree {name:?} do not fit the pages of this geometry")]
+    RecordTooLarge {
+        /// The tree's name.
+        name: &'static str,
+    },
+}
+
+/// How the declared trees differ from the file's: the first difference in the order of declaration.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SchemaDifference {
+    /// Another number of trees.
+    #[error("the file has {file} trees, {declared} are declared")]
+    Count {
+        /// Trees of the file.
+        file: usize,
+        /// Trees declared.
+        declared: usize,
+    },
+    /// Another tree at this place.
+    #[error("tree {position} is {file:?} in the file, {declared:?} is declared")]
+    Name {
+        /// Its place in the order of declaration, from 0.
+        position: usize,
+        /// Its name in the file.
+        file: String,
+        /// The name declared.
+        declared: &'static str,
+    },
+    /// Records of another size.
+    #[error("records of tree {name:?} have {file} bytes in the file, {declared} are declared")]
+    ValueSize {
+        /// The tree's name.
+        name: &'static str,
+        /// Their size in the file, in bytes.
+        file: u32,
+        /// The size declared, in bytes.
+        declared: u32,
+    },
+    /// Another key: its fields, their offsets, sizes or types.
+    #[error("the key of tree {name:?} is declared otherwise than in the file")]
+    Key {
+        /// The tree's name.
+        name: &'static str,
+    },
+    /// Another usage of the tree.
+    #[error("the usage of tree {name:?} is declared otherwise than in the file")]
+    Usage {
+        /// The tree's name.
+        name: &'static str,
+    },
+}
+
+impl From<GridError> for Error {
+    fn from(error: GridError) -> Self {
+        match error {
+            GridError::Corrupt(corruption) => Self::Corrupt(corruption),
+            GridError::Io(error) => Self::Io(error),
+            GridError::OutOfSpace { needed, free } => Self::OutOfSpace { needed, free },
+            GridError::NoBuffers => Self::Busy,
+            GridError::Poisoned => Self::Poisoned,
+            other => Self::Unusable { path: PathBuf::new(), source: other },
+        }
+    }
+}
+
+impl From<ForestError> for Error {
+    fn from(error: ForestError) -> Self {
+        match error {
+            ForestError::Grid(error) => error.into(),
+            ForestError::Corrupt(corruption) => Self::Corrupt(corruption),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What is chosen at open, and how one memory budget is divided.
+//!
+//! Two generations of memtables come first, because their size follows from the file's geometry; what is
+//! left is for blocks and pages: most of it for whole blocks (index blocks, inputs and outputs of
+//! compactions, scans), a part for single pages that lookups read.
+
+use understory_forest::TreeSpec;
+use understory_format::{Geometry, effect_size, usize_of};
+use understory_grid::GridOptions;
+use understory_io::Arena;
+
+use crate::Error;
+
+/// Memory that a memtable takes for each value outside its chunks: slots of the hash index.
+const INDEX_SIZE_PER_VALUE: u64 = 20;
+/// Of the memory that is not for memtables, the part for single pages, as a divisor.
+const PAGE_SHARE: u64 = 4;
+/// Blocks that compaction and a few scans hold at once.
+const BLOCKS_IN_USE: u32 = 96;
+/// The fewest pages that are worth a cache.
+const PAGE_COUNT_MIN: u32 = 16;
+
+/// How to open or create a [`Database`](crate::Database).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// Memory for memtables and caches, in bytes.
+    pub memory: u64,
+    /// Sizes that are fixed when the file is created. At open, a geometry that is given is compared with the
+    /// file's.
+    pub geometry: Option<Geometry>,
+    /// Threads that read and write the file beside the calling one; at least one.
+    pub io_threads: usize,
+    /// The size that the file may grow to, in bytes, set when the file is created; none for no limit but the
+    /// file system's.
+    pub size_limit: Option<u64>,
+}
+
+impl Default for Options {
+    /// 512 MiB, the default geometry, two threads, no size limit.
+    fn default() -> Self {
+        Self { memory: 512 << 20, geometry: None, io_threads: 2, size_limit: None }
+    }
+}
+
+impl Options {
+    /// Sets the memory budget, in bytes.
+    #[must_use]
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.memory = bytes;
+        self
+    }
+
+    /// Sets the geometry of a new file, or the one expected of an old one.
+    #[must_use]
+    pub fn geometry(mut self, geometry: Geometry) -> Self {
+        self.geometry = Some(geometry);
+        self
+    }
+
+    /// Sets the number of threads that read and write the file.
+    #[must_use]
+    pub fn io_threads(mut self, threads: usize) -> Self {
+        self.io_threads = threads;
+        self
+    }
+
+    /// Sets the size that a new file may grow to, in bytes.
+    #[must_use]
+    pub fn size_limit(mut self, bytes: u64) -> Self {
+        self.size_limit = Some(bytes);
+        self
+    }
+}
+
+/// The division of a memory budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Budget {
+    /// Chunks that the memtables of all trees draw from; each of the size of a block.
+    pub(crate) chunk_count: u32,
+    pub(crate) grid: GridOptions,
+}
+
+impl Budget {
+    /// Divides `memory` for trees of these record sizes.
+    pub(crate) fn divide(
+        memory: u64,
+        geometry: &Geometry,
+        trees: &[TreeSpec],
+        read_only: bool,
+    ) -> Result<Self, Error> {
+        let chunk_count = if read_only { 0 } else { 2 * chunks_per_generation(geometry, trees) };
+        let index = if read_only { 0 } else { 2 * INDEX_SIZE_PER_VALUE * values_per_bar(geometry, trees) };
+        let memtables = chunk_count * u64::from(geometry.block_size) + index;
+        let block_count_min = GridOptions::block_count_min().max(BLOCKS_IN_USE);
+        let page_count_min = PAGE_COUNT_MIN;
+        let needed = memtables
+            + u64::from(block_count_min) * u64::from(geometry.block_size)
+            + u64::from(page_count_min) * u64::from(geometry.page_size);
+        if memory < needed {
+            return Err(Error::MemoryTooSmall { needed, given: memory });
+        }
+        let rest = memory - memtables;
+        let pages = count(rest / PAGE_SHARE, geometry.page_size).max(page_count_min);
+        let page_memory = u64::from(pages) * u64::from(geometry.page_size);
+        let blocks = count(rest - page_memory.min(rest), geometry.block_size).max(block_count_min);
+        let grid = GridOptions { block_count: blocks, page_count: pages, read_only };
+        Ok(Self { chunk_count: u32::try_from(chunk_count).unwrap_or(u32::MAX), grid })
+    }
+
+    /// Bytes of the arena that holds chunks, blocks and pages; none if no machine has so many.
+    pub(crate) fn arena_size(&self, geometry: &Geometry) -> Option<usize> {
+        let chunks = Arena::needed(usize_of(geometry.block_size), usize_of(self.chunk_count))?;
+        self.grid.arena_size(geometry)?.checked_add(chunks)
+    }
+}
+
+fn count(memory: u64, size: u32) -> u32 {
+    u32::try_from(memory / u64::from(size)).unwrap_or(u32::MAX)
+}
+
+fn bar_size(geometry: &Geometry) -> u64 {
+    u64::from(geometry.share_size) * u64::from(geometry.beats_per_bar)
+}
+
+/// The most values that one bar puts into memtables.
+fn values_per_bar(geometry: &Geometry, trees: &[TreeSpec]) -> u64 {
+    let smallest = trees.iter().map(|tree| effect_size(tree.value_size())).min();
+    bar_size(geometry) / smallest.unwrap_or(1)
+}
+
+/// The most chunks that one bar's values fill: those of the tree that fills them fastest, and a partly
+/// filled one for each tree.
+fn chunks_per_generation(geometry: &Geometry, trees: &[TreeSpec]) -> u64 {
+    let fill = |tree: &TreeSpec| {
+        let values = bar_size(geometry) / effect_size(tree.value_size());
+        values.div_ceil(tree.values_per_chunk(geometry))
+    };
+    trees.iter().map(fill).max().unwrap_or(0) + u64::try_from(trees.len()).unwrap_or(u64::MAX)
+}

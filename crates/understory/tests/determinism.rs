@@ -1,0 +1,90 @@
+//! The same operations give equal files (architecture, "What determinism means"): equal checkpoint states and
+//! equal blocks reachable from them, whatever the cache, the order of I/O and the number of its threads.
+
+mod common;
+
+use std::path::Path;
+
+use common::{User, create_sim, options, schema};
+use understory::{Batch, Database, Machine, Options};
+use understory_format::{BlockKind, IndexView, Key, Record, TreeDescription};
+
+/// The checkpoint's id and a digest of every block reachable from it, at a few points of a workload.
+type Trace = Vec<(u128, u128)>;
+
+fn workload(database: &mut Database) -> Trace {
+    let mut user = User::new(21, 3_000);
+    let mut batch = Batch::new();
+    let mut trace = Vec::new();
+    for round in 0..600 {
+        user.fill(&mut batch, 50);
+        database.commit(&batch).unwrap();
+        if round % 200 == 150 {
+            database.checkpoint().unwrap();
+            trace.push((database.checkpoint_id().get(), digest(database)));
+        }
+    }
+    database.settle().unwrap();
+    trace.push((database.checkpoint_id().get(), digest(database)));
+    user.model.check(database).unwrap();
+    trace
+}
+
+/// A hash over the bytes of all table blocks in (tree, level, key) order, and over the tables themselves.
+fn digest(database: &Database) -> u128 {
+    let grid = database.forest().grid();
+    let mut hash = 0_u128;
+    let mut take = |bytes: &[u8]| {
+        let mut input = hash.to_le_bytes().to_vec();
+        input.extend_from_slice(bytes);
+        hash = understory_format::Checksum::of(&input).get();
+    };
+    for (level, table) in database.forest().tables() {
+        let index = grid.read_twin(table.index, BlockKind::Index).unwrap();
+        take(&[level.get()]);
+        take(&index);
+        let key_size = key_size(grid.trees(), table.tree);
+        let view = IndexView::new(&index, key_size).unwrap();
+        for entry in view.entries() {
+            take(&grid.read(entry.reference, BlockKind::Value).unwrap());
+        }
+    }
+    hash
+}
+
+fn key_size(trees: &[TreeDescription], tree: understory_format::TreeId) -> usize {
+    match trees.iter().find(|description| description.id == tree).unwrap().name.as_str() {
+        common::Account::NAME => <common::Account as Record>::Key::SIZE,
+        common::ByOwner::NAME => <common::ByOwner as Record>::Key::SIZE,
+        common::Event::NAME => <common::Event as Record>::Key::SIZE,
+        other => panic!("no such tree: {other}"),
+    }
+}
+
+fn simulated(seed: u64, options: &Options) -> Trace {
+    let (machine, _storage) = Machine::sim(seed);
+    workload(&mut create_sim(&machine, options).unwrap())
+}
+
+fn on_a_file(io_threads: usize, memory: u64) -> Trace {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("forest.understory");
+    let options = options().memory(memory).io_threads(io_threads);
+    let mut database = Database::create(Path::new(&path), &schema(), &options).unwrap();
+    workload(&mut database)
+}
+
+#[test]
+fn caches_orders_of_io_and_threads_do_not_show() {
+    let expected = simulated(1, &options());
+    assert_eq!(expected.len(), 4);
+    for seed in 2..6 {
+        assert_eq!(simulated(seed, &options()), expected, "I/O order {seed}");
+    }
+    for memory in [3 << 20, 64 << 20] {
+        assert_eq!(simulated(1, &options().memory(memory)), expected, "memory {memory}");
+    }
+    for (io_threads, memory) in [(1, 3 << 20), (2, 8 << 20), (4, 64 << 20)] {
+        assert_eq!(on_a_file(io_threads, memory), expected, "{io_threads} threads on a real file");
+    }
+}

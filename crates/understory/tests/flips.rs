@@ -1,0 +1,74 @@
+//! One flipped bit in every byte of a small image, one at a time: opening and reading everything gives the right
+//! data or a typed error, never a panic and never wrong data.
+//!
+//! A test run takes every so-many-th byte; `UNDERSTORY_FLIP_STRIDE=1` takes all.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{Model, User, create_sim, open_sim, options};
+use understory::{Batch, Error, Machine, Options};
+use understory_grid::GridError;
+
+fn image() -> (Vec<u8>, Model) {
+    let (machine, storage) = Machine::sim(31);
+    let mut database = create_sim(&machine, &options()).unwrap();
+    let mut user = User::new(32, 1_500);
+    let mut batch = Batch::new();
+    for round in 0..110 {
+        user.fill(&mut batch, 50);
+        database.commit(&batch).unwrap();
+        if round % 40 == 39 {
+            database.checkpoint().unwrap();
+        }
+    }
+    database.checkpoint().unwrap();
+    let model = user.model.clone();
+    drop(database);
+    (storage.image(), model)
+}
+
+/// What opening and reading everything came to.
+fn outcome(image: &[u8], model: &Model, options: &Options) -> &'static str {
+    let (machine, _storage) = Machine::sim_from(image.to_vec(), 1);
+    let database = match open_sim(&machine, options) {
+        Ok(database) => database,
+        Err(error) => return kind(&error, true),
+    };
+    match model.check(&database) {
+        Err(error) => kind(&error, false),
+        Ok(()) if database.stats().grid.repaired() => "right, from the other copy",
+        Ok(()) => "right",
+    }
+}
+
+fn kind(error: &Error, at_open: bool) -> &'static str {
+    match error {
+        Error::Corrupt(_) if at_open => "open: corrupt",
+        Error::Corrupt(_) => "read: corrupt",
+        Error::Unusable { source: GridError::QuorumLost { .. }, .. } => "open: quorum lost",
+        Error::Unusable { source: GridError::NotUnderstory, .. } => "open: not ours",
+        Error::Unusable { .. } => "open: unusable",
+        other => panic!("a flipped bit gives a named error, not {other}"),
+    }
+}
+
+#[test]
+fn every_byte() {
+    let (mut image, model) = image();
+    assert!(image.len() <= 1 << 20, "the image has {} bytes", image.len());
+    let options = options().memory(4 << 20);
+    let stride = std::env::var("UNDERSTORY_FLIP_STRIDE").ok().and_then(|stride| stride.parse().ok());
+    let stride = stride.unwrap_or(if cfg!(debug_assertions) { 4_093 } else { 251 });
+    assert_eq!(outcome(&image, &model, &options), "right");
+    let mut counts = BTreeMap::<_, u64>::new();
+    for offset in (0..image.len()).step_by(stride) {
+        let mask = 1 << (offset % 8);
+        image[offset] ^= mask;
+        *counts.entry(outcome(&image, &model, &options)).or_default() += 1;
+        image[offset] ^= mask;
+    }
+    println!("image of {} bytes, every {stride}th flipped: {counts:?}", image.len());
+    assert!(counts.len() > 2, "flips met data, twins and slack: {counts:?}");
+}
