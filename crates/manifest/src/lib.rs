@@ -35,7 +35,7 @@ pub use error::ManifestError;
 pub use level::Tables;
 pub use manifest::Manifest;
 pub use table::Table;
-pub use understory_format::{Direction, KeyRange};
+pub use understory_format::{Beat, Direction, KeyRange, ManifestEdit};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
