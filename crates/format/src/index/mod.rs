@@ -145,6 +145,7 @@ pub struct IndexView<'a> {
     page_key_maxes: &'a [u8],
     page_checksums: &'a [U128],
     key_size: usize,
+    block_size: usize,
 }
 
 impl<'a> IndexView<'a> {
@@ -195,6 +196,7 @@ impl<'a> IndexView<'a> {
             page_key_maxes: section(sections.page_key_maxes..sections.page_checksums)?,
             page_checksums: <[U128]>::ref_from_bytes(checksums).map_err(|_| short())?,
             key_size,
+            block_size: block.len(),
         })
     }
 
@@ -413,7 +415,7 @@ impl<'a> IndexView<'a> {
         Checksum::new(checksum.get())
     }
 
-    /// The value block that page `page` is in. O(log value blocks).
+    /// The value block that page `page` is in. O(1) in a table of full blocks, O(log value blocks) else.
     ///
     /// # Panics
     /// If there is no such page.
@@ -421,7 +423,25 @@ impl<'a> IndexView<'a> {
     #[inline]
     pub fn block_of_page(&self, page: u32) -> u32 {
         assert!(page < self.page_count(), "a page of the table");
-        u32_of(self.entries.partition_point(|entry| entry.page_start.get() <= page)).saturating_sub(1)
+        // No block has more pages than a full one: the page's block is this one or a later one.
+        let full = (self.block_size / usize_of(self.page_size()).max(1)).max(1);
+        let mut low = (usize_of(page) / full).min(self.entries.len() - 1);
+        let starts_behind =
+            |index: usize| self.entries.get(index).is_none_or(|entry| entry.page_start.get() > page);
+        if starts_behind(low) {
+            low = 0;
+        }
+        let mut step = 1;
+        while !starts_behind(low + step) {
+            low += step;
+            step *= 2;
+        }
+        let mut high = low + step;
+        while low + 1 < high {
+            let middle = low + (high - low) / 2;
+            if starts_behind(middle) { high = middle } else { low = middle }
+        }
+        u32_of(low)
     }
 
     /// The only page that can hold `key`: the first whose greatest key is not less; `None` if `key` is greater than

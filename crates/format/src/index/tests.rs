@@ -58,6 +58,33 @@ fn what_is_encoded_is_viewed() {
     }
 }
 
+/// Blocks of any fill, as they are where blocks moved unread.
+#[test]
+fn pages_find_their_block_whatever_the_fill() {
+    let mut rng = fastrand::Rng::with_seed(1);
+    let layout = ValueLayout::new(16_384, 4096, 16).unwrap();
+    for _ in 0..50 {
+        let full_share = rng.u8(..=4);
+        let counts: Vec<u32> = (0..rng.usize(1..60))
+            .map(|_| {
+                if rng.u8(..4) < full_share {
+                    layout.value_count_max
+                } else {
+                    rng.u32(1..=layout.value_count_max)
+                }
+            })
+            .collect();
+        let (mut block, encoder) = table(&layout, &counts);
+        let _checksum = encoder.finish(&mut block, &placement(BlockKind::Index));
+        let view = IndexView::new(&block, KEY_SIZE).unwrap();
+        for (number, entry) in (0..).zip(view.entries()) {
+            for page in entry.page_start..entry.page_start + entry.page_count {
+                assert_eq!(view.block_of_page(page), number);
+            }
+        }
+    }
+}
+
 /// Searches for every key and its neighbours, against a plain pass over the pages.
 fn check_search(view: &IndexView<'_>, values: u64) {
     let last = u32::try_from(10 * values).unwrap();
