@@ -139,22 +139,22 @@ fn what_is_out_of_order_is_refused_and_not_taken() {
     let mut writer = grid.writer::<Pair>();
     let mut reservation = grid.grid.reserve(writer.blocks_bound(100)).unwrap();
     let value = |key: u64| Pair::make(key, 1);
-    let mut refused = |writer: &mut TableWriter<Pair>, keys: &[u64]| {
+    let refused = |writer: &mut TableWriter<Pair>, reservation: &mut Reservation, keys: &[u64]| {
         let values: Vec<Pair> = keys.iter().map(|&key| value(key)).collect();
-        let error = writer.push_slice(&values, &mut reservation).unwrap_err();
+        let error = writer.push_slice(&values, reservation).unwrap_err();
         assert!(matches!(error, TableError::OutOfOrder), "{error}");
         if let Some(last) = values.last() {
-            assert!(matches!(writer.push(last, true, &mut reservation), Err(TableError::OutOfOrder)));
+            assert!(matches!(writer.push(last, true, reservation), Err(TableError::OutOfOrder)));
         }
     };
-    refused(&mut writer, &[10, 20, 20]);
+    refused(&mut writer, &mut reservation, &[10, 20, 20]);
     assert_eq!((writer.value_count(), writer.last_key()), (2, Some(20)));
-    refused(&mut writer, &[20]);
-    refused(&mut writer, &[0]);
-    refused(&mut writer, &[21, 22, 5]);
+    refused(&mut writer, &mut reservation, &[20]);
+    refused(&mut writer, &mut reservation, &[0]);
+    refused(&mut writer, &mut reservation, &[21, 22, 5]);
     assert_eq!((writer.value_count(), writer.last_key()), (4, Some(22)));
     writer.push(&value(u64::MAX), false, &mut reservation).unwrap();
-    refused(&mut writer, &[u64::MAX]);
+    refused(&mut writer, &mut reservation, &[u64::MAX]);
     writer.finish(&mut reservation).unwrap();
     let tables = writer.take_tables();
     assert_eq!(counts(&tables), [(1, 5)]);
@@ -252,7 +252,7 @@ fn expectation_of_a_table() {
     settings.set_prepend_module_to_snapshot(false);
     settings.set_snapshot_path("../../expectations");
     settings.bind(|| {
-        insta::assert_snapshot!("table-index", understory_format::dump_block(&index));
-        insta::assert_snapshot!("table-value", understory_format::dump_block(&block));
+        insta::assert_snapshot!("v1-table-index", understory_format::dump_block(&index));
+        insta::assert_snapshot!("v1-table-value", understory_format::dump_block(&block));
     });
 }
