@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 /// A memtable, a sealed memtable or a level.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a merge has few sources and asks them for every value")]
 pub enum AnySource<'a, R: Record> {
     /// The memtable that takes values.
     Memtable(MemCursor<R, &'a Contents<R>>),

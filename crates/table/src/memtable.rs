@@ -120,7 +120,9 @@ impl<R: Record> Contents<R> {
     fn reset(&mut self) {
         self.store.reset();
         self.runs.clear();
-        self.newest.clear();
+        if !self.newest.is_empty() {
+            self.newest.clear();
+        }
         self.tombstone_count = 0;
         self.bounds = None;
     }

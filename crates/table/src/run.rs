@@ -20,27 +20,25 @@
 //! - A stretch of slots holds a permutation of its own values (`Contents::verify`).
 //!
 //! # Not here
-//! Dropping older versions: [`Merge`](crate::Merge).
+//! How ranks are compared: `kernels`. Dropping older versions: [`Merge`](crate::Merge).
 
-use core::cell::Cell;
+mod kernels;
+
 use core::cmp::Ordering;
 
 use smallvec::SmallVec;
-use understory_format::{Key, KeyKind, Record, usize_of};
+use understory_format::{Key, Record, usize_of};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::loser_tree::LoserTree;
 use crate::memtable::Store;
+use kernels::{Input, merge, sort};
 
 /// Runs of one order that become one of the next.
 pub(crate) const FAN_IN: usize = 6;
 
 /// Values of an open beat that are sorted together: their ranks fit the first-level cache.
 pub(crate) const PART: u32 = 1024;
-
-/// How far ahead of a head keys are brought nearer, in a stretch of ties.
-const PREFETCH_DISTANCE: usize = 8;
 
 /// The prefix of a key, the index of its value and its tombstone mark.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -138,24 +136,6 @@ pub(crate) fn compare_ages(a: u128, b: u128) -> Ordering {
 /// Whether equal prefixes mean equal keys.
 const fn is_prefix_whole<R: Record>() -> bool {
     <R::Key as Key>::SIZE <= size_of::<u64>()
-}
-
-/// Eight bytes of a key as an integer in the key's order; the word 0 is its prefix.
-fn word_of_key<R: Record>(key: R::Key, word: usize) -> u64 {
-    let encoded = key.encode();
-    let mut ordered = [0; 32];
-    let (mut from, mut to) = (encoded.0.as_slice(), ordered.as_mut_slice());
-    for field in R::KEY.fields() {
-        let (bytes, bytes_behind) = from.split_at(usize::from(field.size));
-        let (place, place_behind) = to.split_at_mut(usize::from(field.size));
-        place.copy_from_slice(bytes);
-        if field.kind == KeyKind::Uint {
-            place.reverse();
-        }
-        (from, to) = (bytes_behind, place_behind);
-    }
-    let (words, _) = ordered.as_chunks();
-    words.get(word).map_or(0, |bytes| u64::from_le_bytes(*bytes).swap_bytes())
 }
 
 /// Room to merge in, shared by all memtables whose beats are closed one after another.
@@ -322,106 +302,16 @@ pub(crate) fn close<R: Record>(store: &mut Store<R>, runs: &mut Runs, scratch: &
     let mut inputs: SmallVec<[Input<'_, R::Key>; 32]> = SmallVec::new();
     for (from, to) in starts.iter().zip(ends) {
         let (ranks, behind) = rest.split_at(usize_of(to - from));
-        inputs.push(Input { ranks, key: Cell::new(None) });
+        inputs.push(Input::new(ranks));
         rest = behind;
     }
     merge(store, start, &mut inputs);
     runs.verify();
 }
 
-/// Sorts packed ranks by key, equal keys newest first.
-fn sort<R: Record>(store: &Store<R>, ranks: &mut [u128], words: &mut Vec<u128>) {
-    ranks.sort_unstable();
-    words.clear();
-    for tied in ranks.chunk_by_mut(|a, b| packed_prefix(*a) == packed_prefix(*b)) {
-        sort_tied(store, tied, 1, words);
-    }
-}
-
-/// Sorts packed ranks of keys whose words before `word` are equal; they are in order of age.
-fn sort_tied<R: Record>(store: &Store<R>, tied: &mut [u128], word: usize, words: &mut Vec<u128>) {
-    if tied.len() < 2 || word * size_of::<u64>() >= <R::Key as Key>::SIZE {
-        return;
-    }
-    let base = words.len();
-    words.extend(tied.iter().map(|&packed| {
-        let word = word_of_key::<R>(packed_key(store, packed), word);
-        (u128::from(word) << 32) | u128::from(packed_age(packed))
-    }));
-    let sorted = words.get_mut(base..).expect("what was pushed");
-    sorted.sort_unstable();
-    for (packed, word) in tied.iter_mut().zip(sorted) {
-        *packed = (*packed >> 32 << 32) | u128::from(packed_age(*word));
-    }
-    let (mut rest, mut at) = (tied, base);
-    while let Some(first) = words.get(at).copied() {
-        let same = |other: &&u128| packed_prefix(**other) == packed_prefix(first);
-        let count = words.iter().skip(at).take_while(same).count();
-        let (tied, behind) = rest.split_at_mut(count);
-        at += count;
-        sort_tied(store, tied, word + 1, words);
-        rest = behind;
-    }
-    words.truncate(base);
-}
-
-/// What is left of one input of a merge.
-struct Input<'a, K> {
-    ranks: &'a [u128],
-    /// The key of the head, once it was asked for.
-    key: Cell<Option<K>>,
-}
-
-impl<K: Key> Input<'_, K> {
-    #[inline]
-    fn prefix(&self) -> Option<u64> {
-        self.ranks.first().map(|&packed| packed_prefix(packed))
-    }
-
-    /// Key and age of the head, in order; there is one.
-    #[inline]
-    fn place<R: Record<Key = K>>(&self, store: &Store<R>) -> (K, u32) {
-        let packed = *self.ranks.first().expect("only heads are compared");
-        let key = self.key.get().unwrap_or_else(|| packed_key(store, packed));
-        self.key.set(Some(key));
-        (key, packed_age(packed))
-    }
-
-    /// Takes the head.
-    #[inline]
-    fn pop<R: Record<Key = K>>(&mut self, store: &Store<R>) -> u128 {
-        let (&packed, rest) = self.ranks.split_first().expect("a winner has a head");
-        let ahead = rest.get(PREFETCH_DISTANCE);
-        if let Some(&ahead) = ahead.filter(|ahead| packed_prefix(**ahead) == packed_prefix(packed)) {
-            store.prefetch_value(Rank::from_packed(ahead).index());
-        }
-        (self.ranks, self.key) = (rest, Cell::new(None));
-        packed
-    }
-}
-
-/// Merges sorted `inputs` into the slots from `start` on.
-#[expect(clippy::indexing_slicing, reason = "per value; the tree knows no other inputs")]
-fn merge<R: Record>(store: &mut Store<R>, start: u32, inputs: &mut [Input<'_, R::Key>]) {
-    let heads: SmallVec<[Option<u64>; 32]> = inputs.iter().map(Input::prefix).collect();
-    let tie = |store: &Store<R>, inputs: &[Input<'_, R::Key>], a: usize, b: usize| {
-        inputs[a].place(store) < inputs[b].place(store)
-    };
-    let mut tree = LoserTree::new(&heads, |a, b| tie(store, inputs, a, b));
-    let mut slot = start;
-    while !tree.winner().is_ended() {
-        let winner = tree.winner().input;
-        store.set_rank(slot, Rank::from_packed(inputs[winner].pop(store)));
-        slot += 1;
-        tree.replay(inputs[winner].prefix(), |a, b| tie(store, inputs, a, b));
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{FAN_IN, Runs, word_of_key};
-    use crate::test_rows::{Named, Row, Short, Tied};
-    use understory_format::{Key, Record};
+    use super::{FAN_IN, Runs};
 
     /// Closes `n` equal beats of three parts and compares the number of runs with the digits of `n`.
     #[test]
@@ -459,27 +349,5 @@ mod tests {
         let given: Vec<_> = runs.newest_first().collect();
         assert_eq!(given, [(40, 41), (31, 40), (30, 31), (0, 30)]);
         assert_eq!((runs.closed(), runs.sorted()), (31, 41));
-    }
-
-    fn check_words<R: Row>() {
-        let mut random = fastrand::Rng::with_seed(3);
-        let mut last: Option<(R::Key, [u64; 4])> = None;
-        for number in (0..200).chain((0..200).map(|_| random.u64(0..1 << 20))) {
-            let key = R::key_of(number);
-            let words = [0, 1, 2, 3].map(|word| word_of_key::<R>(key, word));
-            assert_eq!(words[0], key.prefix());
-            if let Some((before, words_before)) = last {
-                assert_eq!(key.cmp(&before), words.cmp(&words_before));
-            }
-            last = Some((key, words));
-        }
-        assert_eq!(word_of_key::<R>(R::row(7, 1).key(), 4), 0);
-    }
-
-    #[test]
-    fn words_have_the_order_of_keys() {
-        check_words::<Short>();
-        check_words::<Tied>();
-        check_words::<Named>();
     }
 }
