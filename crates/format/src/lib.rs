@@ -7,9 +7,9 @@
 //! - [`superblock`]: the durable root;
 //! - [`block`]: the header of every block, sealing and verifying; then one module per kind: [`value`], [`index`],
 //!   [`manifest_block`], [`trailer`], [`catalogue`];
-//! - [`record`] and [`key`]: the contract with the user's types, and the descriptor that does without them;
+//! - [`mod@record`] and [`key`]: the contract with the user's types, and the descriptor that does without them;
 //! - [`table_info`]: tables and their events as plain data;
-//! - [`layout`] and [`dump`]: the tables of fields that make structs, dumps and `docs/layout`.
+//! - [`layout`] and [`mod@dump`]: the tables of fields that make structs, dumps and `docs/layout`.
 //!
 //! # Invariants
 //! - Decoding gives a typed [`Corruption`] and never panics, whatever the bytes and also after a good checksum (tests:
@@ -74,3 +74,8 @@ pub use value::{
 
 /// The zerocopy that records are made with; [`record!`] names it.
 pub use zerocopy;
+
+/// The README's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -16,3 +16,8 @@ pub mod records;
 
 pub use keys::{KeyPool, KeyShape, Ordinal, key_range, near};
 pub use records::{Item, Pair, Posting, Quad, TestRecord};
+
+/// The README's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
