@@ -11,7 +11,9 @@ use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-use understory_format::{BlockKind, BlockRef, Checksum, Corruption, Expected, Place};
+use understory_format::{
+    BlockAddress, BlockKind, BlockRef, Checksum, Corruption, Expected, Place, TwinRef, block,
+};
 use understory_io::Buffer;
 
 use crate::cache::Shared;
@@ -21,12 +23,34 @@ use crate::cache::Shared;
 pub struct Block {
     buffer: Arc<Buffer>,
     reference: BlockRef,
-    kind: BlockKind,
+    identity: Identity,
+}
+
+/// What the header says, kept where it costs no look into the block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    pub(crate) kind: BlockKind,
+    pub(crate) address: BlockAddress,
+    pub(crate) twin: Option<BlockAddress>,
+    pub(crate) checksum: Checksum,
+}
+
+impl Identity {
+    /// That of a block whose header is good.
+    pub(crate) fn of(block: &[u8]) -> Result<Self, Corruption> {
+        let header = block::header(block)?;
+        Ok(Self {
+            kind: header.kind()?,
+            address: header.address()?,
+            twin: header.twin(),
+            checksum: header.checksum(),
+        })
+    }
 }
 
 impl Block {
-    pub(crate) fn new(buffer: Arc<Buffer>, reference: BlockRef, kind: BlockKind) -> Self {
-        Self { buffer, reference, kind }
+    pub(crate) fn new(buffer: Arc<Buffer>, reference: BlockRef, identity: Identity) -> Self {
+        Self { buffer, reference, identity }
     }
 
     /// The reference that this block was written or read by.
@@ -38,7 +62,14 @@ impl Block {
     /// What kind of block it is.
     #[must_use]
     pub fn kind(&self) -> BlockKind {
-        self.kind
+        self.identity.kind
+    }
+
+    /// The reference to both copies, if there are two.
+    #[must_use]
+    pub fn twin_reference(&self) -> Option<TwinRef> {
+        let Identity { address, twin, checksum, .. } = self.identity;
+        twin.map(|twin| TwinRef { address, twin, checksum })
     }
 
     pub(crate) fn buffer(&self) -> &Arc<Buffer> {
@@ -52,11 +83,28 @@ impl Block {
 
     /// A reference may lead to a good block of another kind than the one it is used for.
     pub(crate) fn expect_kind(self, kind: BlockKind) -> Result<Self, Corruption> {
-        if self.kind == kind {
+        if self.identity.kind == kind {
             return Ok(self);
         }
-        let error = Corruption::new("kind", Expected::Exactly(tag(kind)), tag(self.kind));
+        let error = Corruption::new("kind", Expected::Exactly(tag(kind)), tag(self.identity.kind));
         Err(error.at(Place::Block(self.reference.address)))
+    }
+
+    /// Both copies of a metadata block name both addresses, in one order.
+    pub(crate) fn expect_twins(self, reference: TwinRef) -> Result<Self, Corruption> {
+        let Identity { address, twin, .. } = self.identity;
+        let addresses = [
+            ("address", reference.address.get(), address.get()),
+            ("twin", reference.twin.get(), twin.map_or(0, BlockAddress::get)),
+        ];
+        for (field, expected, found) in addresses {
+            if expected != found {
+                let error =
+                    Corruption::new(field, Expected::Exactly(u128::from(expected)), u128::from(found));
+                return Err(error.at(Place::Block(reference.address)));
+            }
+        }
+        Ok(self)
     }
 }
 
@@ -76,7 +124,7 @@ impl fmt::Debug for Block {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Block")
             .field("reference", &self.reference)
-            .field("kind", &self.kind)
+            .field("kind", &self.identity.kind)
             .finish_non_exhaustive()
     }
 }

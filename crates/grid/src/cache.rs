@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hashbrown::HashTable;
 use parking_lot::Mutex;
-use understory_format::{BlockAddress, Checksum};
+use understory_format::{BlockAddress, Checksum, u64_of};
 
 /// What a cached value, or a read in flight, is known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,6 +55,9 @@ struct Shard<V> {
     slots: Vec<Option<Slot<V>>>,
     vacant: Vec<usize>,
     hand: usize,
+    /// Lookups that found something. Counted here, where the lock is held anyway: one counter for all shards
+    /// would be fought over by every reader.
+    hits: u64,
 }
 
 /// The cache. See the [module](self).
@@ -79,6 +82,12 @@ impl<V: Shared> Cache<V> {
         self.shard(hash).lock().get(key, hash)
     }
 
+    /// Whether there is such an entry; it does not count as used.
+    pub(crate) fn contains(&self, key: &Key) -> bool {
+        let hash = key.hash();
+        self.shard(hash).lock().find(key, hash).is_some()
+    }
+
     /// Adds an entry, in place of one with the same key.
     pub(crate) fn insert(&self, key: Key, value: V) {
         let hash = key.hash();
@@ -96,12 +105,17 @@ impl<V: Shared> Cache<V> {
         })
     }
 
+    /// How many lookups found something.
+    pub(crate) fn hits(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.lock().hits).sum()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().table.len()).sum()
     }
 
     fn shard(&self, hash: u64) -> &Mutex<Shard<V>> {
-        let count = u64::try_from(self.shards.len()).expect("usize fits into u64");
+        let count = u64_of(self.shards.len());
         // The table uses the low and the top bits of the hash; these are others.
         let index = usize::try_from((hash >> 40) % count).expect("below the number of shards");
         self.shards.get(index).expect("the index is reduced to the number of shards")
@@ -115,6 +129,7 @@ impl<V: Shared> Shard<V> {
             slots: Vec::with_capacity(room),
             vacant: Vec::with_capacity(room),
             hand: 0,
+            hits: 0,
         }
     }
 
@@ -128,6 +143,7 @@ impl<V: Shared> Shard<V> {
         let at = self.find(key, hash)?;
         let slot = self.slots.get_mut(at)?.as_mut()?;
         slot.touched = true;
+        self.hits += 1;
         Some(slot.value.clone())
     }
 

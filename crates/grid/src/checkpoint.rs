@@ -99,7 +99,7 @@ impl Grid {
         self.check_writable()?;
         let _turn = self.superblock_turn.take();
         let checkpoint = self.checkpoint_state();
-        let sequence = self.local_state().sequence + 1;
+        let sequence = self.root.lock().sequence_seen + 1;
         self.install(checkpoint, sequence, change)
     }
 
@@ -112,10 +112,8 @@ impl Grid {
         self.check_writable()?;
         let _turn = self.superblock_turn.take();
         let staged = self.stage()?;
-        self.write_staged(next, &staged, change).map_err(|error| match error {
-            GridError::Poisoned => error,
-            error => self.poisoned_by(error),
-        })
+        let written = self.write_staged(next, &staged, change);
+        written.map_err(|error| if self.is_poisoned() { error } else { self.poisoned_by(error) })
     }
 
     /// Encodes the free set and takes the addresses for it; all of it or nothing.
@@ -164,7 +162,7 @@ impl Grid {
             block_count_max: staged.highest,
             ..next
         };
-        let sequence = self.local_state().sequence + 1;
+        let sequence = self.root.lock().sequence_seen + 1;
         self.install(checkpoint, sequence, change)?;
         self.root.lock().trailers.clone_from(&staged.addresses);
         Ok(checkpoint.id())
@@ -196,11 +194,11 @@ impl Grid {
         if self.is_poisoned() {
             return Err(GridError::Poisoned);
         }
-        let (mut local, parent, order) = {
+        let (mut local, parent, seen, order) = {
             let root = self.root.lock();
-            (root.superblock.local, root.checksum, root.write_order)
+            (root.superblock.local, root.checksum, root.sequence_seen, root.write_order)
         };
-        assert!(sequence > local.sequence, "superblock sequences only grow");
+        assert!(sequence > seen, "no superblock sequence is used twice");
         change(&mut local);
         let superblock = Superblock { checkpoint, local: LocalState { sequence, parent, ..local } };
         let written = superblock::write(&*self.machine.storage, &self.sectors, &superblock, order);

@@ -51,7 +51,7 @@ pub enum GridError {
     #[error("no two superblock copies agree on the newest state: {copies:?}")]
     QuorumLost {
         /// What was found in the place of each copy.
-        copies: [CopyState; 4],
+        copies: Box<[CopyState; 4]>,
     },
     /// A data file cannot be made with this geometry.
     #[error(transparent)]

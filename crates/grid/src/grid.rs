@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use parking_lot::Mutex;
 use understory_format::{
     BlockAddress, CheckpointState, Checksum, Corruption, Expected, Geometry, LocalState, Place, Superblock,
-    TreeDescription,
+    TreeDescription, u64_of,
 };
 use understory_io::{Arena, Machine, Pool};
 
@@ -175,17 +175,17 @@ impl Grid {
     /// Blocks of the grid's own: catalogue and trailers, twins included.
     #[must_use]
     pub fn own_block_count(&self) -> u64 {
-        let trailers = self.root.lock().trailers.len();
-        2 + u64::try_from(trailers).expect("usize fits into u64")
+        2 + u64_of(self.root.lock().trailers.len())
     }
 
     /// What was counted since the grid was opened.
     #[must_use]
     pub fn stats(&self) -> GridStats {
-        let count = |count: usize| u64::try_from(count).expect("usize fits into u64");
         GridStats {
-            blocks_cached: count(self.block_cache.len()),
-            pages_cached: count(self.page_cache.len()),
+            block_hits: self.block_cache.hits(),
+            page_hits: self.page_cache.hits(),
+            blocks_cached: u64_of(self.block_cache.len()),
+            pages_cached: u64_of(self.page_cache.len()),
             ..self.counts.get()
         }
     }

@@ -100,6 +100,12 @@ impl Grid {
         }
         let found = Self::look(&machine)?;
         let geometry = found.superblock.checkpoint.geometry;
+        if found.choice.outside > 0 {
+            log::warn!(
+                "{} of 4 superblock copies are damaged, or left from an interrupted update",
+                found.choice.outside
+            );
+        }
         let mut grid = Self::with_pools(machine, arena, options, root_of(&found), geometry)?;
         grid.load_beside_a_writer(found)?;
         Ok(grid)
@@ -148,12 +154,11 @@ impl Grid {
         root: Root,
         geometry: Geometry,
     ) -> Result<Self, GridError> {
-        let count = |count: u32| usize::try_from(count).expect("u32 fits into usize");
         let (sector_size, sector_count) = SECTOR_BUFFERS;
         Ok(Self::assemble(Parts {
             sectors: arena.pool(sector_size, sector_count)?,
-            blocks: arena.pool(count(geometry.block_size), count(options.block_count))?,
-            pages: arena.pool(count(geometry.page_size), count(options.page_count))?,
+            blocks: arena.pool(usize_of(geometry.block_size), usize_of(options.block_count))?,
+            pages: arena.pool(usize_of(geometry.page_size), usize_of(options.page_count))?,
             trees: Vec::new(),
             machine,
             geometry,

@@ -196,9 +196,9 @@ mod tests {
         for rotation in 0..COPY_COUNT {
             let mut rotated = copies;
             rotated.rotate_left(rotation);
-            let found = choose(&rotated).map(|choice| match rotated[choice.slot] {
-                CopyState::Valid { sequence, .. } => sequence,
-                other => panic!("{other:?} was chosen"),
+            let found = choose(&rotated).map(|choice| {
+                let CopyState::Valid { sequence, .. } = rotated[choice.slot] else { panic!("a bad copy") };
+                sequence
             });
             assert_eq!(found, expected, "{rotated:?}");
         }

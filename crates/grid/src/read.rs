@@ -15,10 +15,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use understory_format::{BlockKind, BlockRef, Checksum, Corruption, Expect, Expected, Place, TwinRef, block};
+use understory_format::{
+    BlockKind, BlockRef, Checksum, Corruption, Expect, Expected, Place, TwinRef, block, u64_of, usize_of,
+};
 use understory_io::{Buffer, Completion};
 
-use crate::block::{Block, Page};
+use crate::block::{Block, Identity, Page};
 use crate::cache::{Cache, Key, Shared};
 use crate::error::GridError;
 use crate::grid::Grid;
@@ -37,11 +39,7 @@ impl Grid {
     /// The block, if it is in memory. Never goes to the storage.
     #[must_use]
     pub fn cached(&self, reference: BlockRef) -> Option<Block> {
-        let block = self.block_cache.get(&whole(reference));
-        if block.is_some() {
-            self.counts.block_hits.one();
-        }
-        block
+        self.block_cache.get(&whole(reference))
     }
 
     /// Reads a block.
@@ -63,8 +61,7 @@ impl Grid {
             Some(block) => block,
             None => self.read_any(reference.first()).or_else(|error| self.read_second(reference, error))?,
         };
-        check_twins(&block, reference)?;
-        Ok(block.expect_kind(kind)?)
+        Ok(block.expect_twins(reference)?.expect_kind(kind)?)
     }
 
     fn read_second(&self, reference: TwinRef, error: GridError) -> Result<Block, GridError> {
@@ -138,10 +135,11 @@ impl Grid {
     fn admit_block(&self, reference: BlockRef, completion: Completion) -> Result<Block, GridError> {
         let buffer = completion.into_buffer()?;
         // The kind is what the header says: who asked for another one is told later, others may want this block.
-        let kind = block::header(&buffer).and_then(block::BlockHeader::kind).unwrap_or(BlockKind::Value);
+        let identity = Identity::of(&buffer);
+        let kind = identity.as_ref().map_or(BlockKind::Value, |identity| identity.kind);
         block::verify(&buffer, &Expect { reference, kind })
             .inspect_err(|_| self.counts.reads_corrupt.one())?;
-        let block = Block::new(Arc::new(buffer), reference, kind);
+        let block = Block::new(Arc::new(buffer), reference, identity?);
         self.block_cache.insert(whole(reference), block.clone());
         Ok(block)
     }
@@ -150,7 +148,7 @@ impl Grid {
     /// goes wrong shows when the block is read.
     pub fn prefetch(&self, reference: BlockRef, _kind: BlockKind) {
         let key = whole(reference);
-        if self.block_cache.get(&key).is_some() {
+        if self.block_cache.contains(&key) {
             return;
         }
         let Some((offset, buffer)) = self.room_ahead(reference) else {
@@ -207,14 +205,10 @@ impl Grid {
         checksum: Checksum,
         range: Range<usize>,
     ) -> Option<Page> {
-        let found = match self.page_cache.get(&Key { address: reference.address, page, checksum }) {
-            Some(page) => Some(page),
-            None => self.block_cache.get(&whole(reference)).map(|block| block.page(range)),
-        };
-        if found.is_some() {
-            self.counts.page_hits.one();
+        if let Some(page) = self.page_cache.get(&Key { address: reference.address, page, checksum }) {
+            return Some(page);
         }
-        found
+        Some(self.block_cache.get(&whole(reference))?.page(range))
     }
 
     /// Reads one page of a value block. `range` is where the page's bytes are in the block, `checksum` is theirs;
@@ -262,10 +256,10 @@ impl Grid {
             return Ok(result?.page(range));
         }
         let page_size = self.pages.buffer_size();
-        let start = page_size * usize::try_from(key.page).expect("a page number is below 256");
+        let start = page_size * usize_of(key.page);
         assert!(start <= range.start, "a page begins within its part of the block");
         assert!(range.end <= start + page_size, "a page ends within its part of the block");
-        let start_in_block = u64::try_from(start).expect("usize fits into u64");
+        let start_in_block = u64_of(start);
         assert!(start_in_block < self.block_size(), "a page is within its block");
         let offset = self.offset_in_file(reference.address)? + start_in_block;
         let buffer = take(&self.pages, &self.page_cache).ok_or(GridError::NoBuffers)?;
@@ -276,22 +270,6 @@ impl Grid {
         self.page_cache.insert(key, page.clone());
         Ok(page)
     }
-}
-
-/// Both copies of a metadata block name both addresses.
-fn check_twins(block: &Block, reference: TwinRef) -> Result<(), Corruption> {
-    let header = block::header(block)?;
-    let addresses = [
-        ("address", reference.address.get(), header.address.get()),
-        ("twin", reference.twin.get(), header.twin.get()),
-    ];
-    for (field, expected, found) in addresses {
-        if expected != found {
-            let error = Corruption::new(field, Expected::Exactly(u128::from(expected)), u128::from(found));
-            return Err(error.at(Place::Block(reference.address)));
-        }
-    }
-    Ok(())
 }
 
 /// A buffer of the pool, if need be in place of something cached. Waits for nothing.

@@ -151,13 +151,11 @@ impl<V: Clone> Reads<V> {
         unfinished: bool,
     ) -> Option<(Claimed<'a, V>, Ticket)> {
         let mut state = flight.state.lock();
-        let ticket = match std::mem::replace(&mut *state, State::Leading) {
-            State::Submitted(ticket) if unfinished || ticket.is_done() => ticket,
-            other => {
-                *state = other;
-                return None;
-            }
-        };
+        let wanted = matches!(&*state, State::Submitted(ticket) if unfinished || ticket.is_done());
+        if !wanted {
+            return None;
+        }
+        let State::Submitted(ticket) = std::mem::replace(&mut *state, State::Leading) else { return None };
         table.flights.remove(&key);
         table.submitted -= 1;
         table.claimed.push(key.address);

@@ -15,10 +15,13 @@ use crate::error::GridError;
 use crate::free_set::{Exhausted, FreeSet, LIMIT_MAX, Reservation, Space};
 use crate::grid::Grid;
 
-/// Bytes that the file is extended by at most, beyond what is needed.
+/// The file is extended by more than what is needed: by this part of what it is then, so that a small file stays
+/// small,
+const GROWTH_PART: u64 = 4;
+/// by at least so many blocks,
+const GROWTH_COUNT_MIN: u64 = 16;
+/// and by at most so many bytes.
 const GROWTH_SIZE_MAX: u64 = 64 << 20;
-/// Blocks that the file is extended by at most: for small blocks.
-const GROWTH_COUNT_MAX: u64 = 1024;
 
 /// The number of blocks that a file of this size has room for; a limit of 0 is none.
 pub(crate) fn block_limit(geometry: &Geometry, size_limit: u64) -> u64 {
@@ -36,10 +39,10 @@ pub(crate) fn file_size(geometry: &Geometry, highest: u64) -> u64 {
 
 /// The size to extend a file to that must have room for block `highest`.
 pub(crate) fn growth_target(geometry: &Geometry, highest: u64, size_limit: u64) -> u64 {
-    let block_size = u64::from(geometry.block_size);
-    let step = GROWTH_SIZE_MAX.min(GROWTH_COUNT_MAX * block_size) / block_size;
-    let rounded = highest.saturating_add(step - 1) / step * step;
-    file_size(geometry, rounded.min(block_limit(geometry, size_limit)).max(highest))
+    let count_max = GROWTH_SIZE_MAX / u64::from(geometry.block_size);
+    let more = (highest / GROWTH_PART).clamp(GROWTH_COUNT_MIN, count_max);
+    let target = highest.saturating_add(more).min(block_limit(geometry, size_limit));
+    file_size(geometry, target.max(highest))
 }
 
 impl From<Exhausted> for GridError {
@@ -117,6 +120,8 @@ impl Grid {
     pub fn trim(&self, spare: u64) -> Result<u64, GridError> {
         self.check_writable()?;
         self.flush()?;
+        // Nobody asked for what was read ahead, and it may lie beyond the new end.
+        while self.complete_one() {}
         let _turn = self.growth.take();
         // What the durable root calls acquired has to be there at open, even if it is free by now.
         let durable = self.checkpoint_state().block_count_max;

@@ -7,11 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
-        /// Counts since the grid was opened, and two gauges.
+        /// Counts since the grid was opened, and two gauges at the end.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct GridStats {
             $($(#[doc = $doc])+ pub $name: u64,)+
+            /// Lookups that found a block in the cache.
+            pub block_hits: u64,
+            /// Lookups that found a page in the cache.
+            pub page_hits: u64,
             /// Blocks in the cache now.
             pub blocks_cached: u64,
             /// Pages in the cache now.
@@ -33,12 +37,8 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Block reads answered from memory.
-    block_hits,
     /// Block reads that found nothing in memory.
     block_misses,
-    /// Page reads answered from memory.
-    page_hits,
     /// Page reads that found nothing in memory.
     page_misses,
     /// Reads that joined an equal read in flight instead of going to the storage.

@@ -81,7 +81,8 @@ fn explain(why: NoChoice, copies: [CopyState; COPY_COUNT], slots: &[Slot], size:
         NoChoice::Lost if ours && size < SUPERBLOCK_ZONE_SIZE => {
             GridError::Truncated { size, needed: SUPERBLOCK_ZONE_SIZE }
         }
-        NoChoice::Lost => GridError::QuorumLost { copies },
+        // What could not be read may be what is missed.
+        NoChoice::Lost => failed.map_or(GridError::QuorumLost { copies: Box::new(copies) }, GridError::Io),
         NoChoice::NotUnderstory => failed.map_or(GridError::NotUnderstory, GridError::Io),
     }
 }

@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use understory_format::{BlockAddress, BlockRef, block};
 use understory_io::Buffer;
 
-use crate::block::Block;
+use crate::block::{Block, Identity};
 use crate::cache::Key;
 use crate::error::GridError;
 use crate::grid::Grid;
@@ -37,7 +37,7 @@ impl Grid {
             if let Some(buffer) = take(&self.blocks, &self.block_cache) {
                 return Ok(buffer);
             }
-            if !self.finish_a_write() && !self.complete_one() {
+            if !self.finish_something() {
                 return take(&self.blocks, &self.block_cache).ok_or(GridError::NoBuffers);
             }
         }
@@ -54,13 +54,11 @@ impl Grid {
     /// If the block is not sealed, or an address of it was not acquired or is being written.
     pub fn write(&self, mut buffer: Buffer) -> Result<Block, GridError> {
         self.check_writable()?;
-        let header = block::header(&buffer).expect("a block to be written is sealed");
-        let kind = header.kind().expect("a sealed block has a kind");
-        let address = header.address().expect("a sealed block has an address");
-        let (checksum, twin) = (header.checksum(), header.twin());
+        let identity = Identity::of(&buffer).expect("a block to be written is sealed");
+        let Identity { address, twin, checksum, .. } = identity;
         let len = self.whole_if_nearly(&mut buffer);
         let buffer = Arc::new(buffer);
-        let copy = |address| Block::new(Arc::clone(&buffer), BlockRef { address, checksum }, kind);
+        let copy = |address| Block::new(Arc::clone(&buffer), BlockRef { address, checksum }, identity);
         let block = copy(address);
         let key = Key { address, page: Key::WHOLE, checksum };
         self.block_cache.insert(key, block.clone());
@@ -168,19 +166,24 @@ impl Grid {
         self.page_reads.settle(address, |_, _| unreachable!("pages are not read ahead"));
     }
 
-    /// Sees to it that a write ends. False if there is none.
-    fn finish_a_write(&self) -> bool {
-        match self.writes.take_in_flight() {
-            Next::Go => match self.writes.take_run() {
-                Some(run) => self.submit(run).is_ok(),
-                None => false,
-            },
-            next => {
-                // A failure shows at the next write; here a buffer is wanted.
-                let _ = self.follow(next);
-                true
-            }
+    /// Sees to it that I/O which holds buffers ends. False if there is none. What other threads wait for comes
+    /// last: they may themselves wait for this one.
+    fn finish_something(&self) -> bool {
+        // A failure shows at the next write; here a buffer is wanted.
+        let next = self.writes.take_in_flight();
+        if let Next::Wait(request) = next {
+            drop(self.wait_for_write(request));
+            return true;
         }
+        if let Some(run) = self.writes.take_run() {
+            return self.submit(run).is_ok() || self.writes.has_runs();
+        }
+        if self.complete_one() {
+            return true;
+        }
+        let others = matches!(next, Next::Park(_));
+        drop(self.follow(next));
+        others
     }
 
     /// Returns when all blocks handed over are written.
@@ -198,10 +201,11 @@ impl Grid {
             while let Some(run) = self.writes.take_run() {
                 note(self.submit(run));
             }
-            match self.writes.take_in_flight() {
-                Next::Go => break,
-                next => note(self.follow(next)),
+            let next = self.writes.take_in_flight();
+            if matches!(next, Next::Go) {
+                break;
             }
+            note(self.follow(next));
         }
         result?;
         self.check_writable()

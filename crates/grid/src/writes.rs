@@ -7,15 +7,17 @@
 //! # Invariants
 //! - A block is in `writing` from when it is handed over until it is written; readers are served from there.
 //! - At most [`IN_FLIGHT_MAX`] bytes are with the storage, and one request more for each thread beyond the first.
+//! - Both copies of a metadata block never share a request.
 //! - After a failed write the blocks that may be missing on disk stay in `writing`, so that reads go on.
 //!
 //! # Not here
 //! Locks around I/O: a run is taken out, then submitted (`Grid::submit`).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
-use understory_format::BlockAddress;
+use understory_format::{BlockAddress, u64_of};
 use understory_io::{Ticket, WritePart, WriteParts, fresh_key};
 
 use crate::block::Block;
@@ -48,7 +50,7 @@ impl Run {
     }
 
     fn end(&self) -> u64 {
-        self.first + u64::try_from(self.parts.len()).expect("usize fits into u64")
+        self.first + u64_of(self.parts.len())
     }
 }
 
@@ -141,6 +143,11 @@ impl Writes {
         Some(run)
     }
 
+    /// Whether runs wait for neighbours.
+    pub(crate) fn has_runs(&self) -> bool {
+        !self.state.lock().runs.is_empty()
+    }
+
     /// Counts `size` more bytes as being with the storage, or gives the request that has to end before.
     pub(crate) fn before_submit(&self, size: usize) -> Option<InFlight> {
         let mut state = self.state.lock();
@@ -203,7 +210,11 @@ impl State {
         let len = part.len;
         self.waiting += len;
         self.waiting_parts += 1;
-        let fits = |run: &Run| run.open && run.end() == address && run.size + len <= RUN_SIZE_MAX;
+        // Both copies of a block do not go into one request, which could be lost or misdirected as a whole.
+        let other_copy = |run: &Run| run.parts.iter().any(|other| Arc::ptr_eq(&other.buffer, &part.buffer));
+        let fits = |run: &Run| {
+            run.open && run.end() == address && run.size + len <= RUN_SIZE_MAX && !other_copy(run)
+        };
         if let Some(run) = self.runs.iter_mut().find(|run| fits(run)) {
             run.parts.push(part);
             run.size += len;

@@ -7,7 +7,9 @@
 //! # Not here
 //! What the bits mean; how sets are written down (`encoding`).
 
-use super::{count_of, index_of};
+use understory_format::u64_of;
+
+use super::index_of;
 
 /// Bits per word.
 pub(super) const WORD_BITS: u64 = 64;
@@ -76,7 +78,7 @@ impl BitSet {
 
     pub(super) fn last(&self) -> Option<u64> {
         let (&word, below) = self.words().split_last()?;
-        Some(count_of(below.len()) * WORD_BITS + u64::from(63 - word.leading_zeros()))
+        Some(u64_of(below.len()) * WORD_BITS + u64::from(63 - word.leading_zeros()))
     }
 
     pub(super) fn insert_all(&mut self, other: &Self) {
@@ -155,7 +157,7 @@ fn nth_one(word: u64, n: u64) -> u64 {
 
 fn first(words: impl Iterator<Item = u64>) -> Option<u64> {
     let (index, word) = words.enumerate().find(|&(_, word)| word != 0)?;
-    Some(count_of(index) * WORD_BITS + u64::from(word.trailing_zeros()))
+    Some(u64_of(index) * WORD_BITS + u64::from(word.trailing_zeros()))
 }
 
 #[cfg(test)]

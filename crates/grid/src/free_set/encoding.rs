@@ -18,10 +18,10 @@
 //! # Not here
 //! How the bytes are cut into blocks (`trailer`).
 
-use understory_format::{Corruption, Expected};
+use understory_format::{Corruption, Expected, u64_of};
 
 use super::bit_set::BitSet;
-use super::{count_of, index_of};
+use super::index_of;
 
 const WORD_SIZE: usize = 8;
 const SET_COUNT: usize = 3;
@@ -39,7 +39,7 @@ pub(super) fn encode(sets: [&BitSet; SET_COUNT], out: &mut Vec<u8>) {
     for (set, count) in sets.into_iter().zip(&mut counts) {
         let before = out.len();
         encode_words(set.words(), out);
-        *count = count_of((out.len() - before) / WORD_SIZE);
+        *count = u64_of((out.len() - before) / WORD_SIZE);
     }
     let room = out.get_mut(counts_at..).expect("the room for the counts is there");
     for (count, place) in counts.into_iter().zip(room.chunks_exact_mut(WORD_SIZE)) {
@@ -54,7 +54,7 @@ fn encode_words(words: &[u64], out: &mut Vec<u8>) {
         let (_, after) = rest.split_at(run);
         let (literals, after) = after.split_at(after.iter().take_while(|&&word| !is_uniform(word)).count());
         let value = if run > 0 { first & 1 } else { 0 };
-        let marker = value | (count_of(run) << 1) | (count_of(literals.len()) << 32);
+        let marker = value | (u64_of(run) << 1) | (u64_of(literals.len()) << 32);
         out.extend_from_slice(&marker.to_le_bytes());
         for literal in literals {
             out.extend_from_slice(&literal.to_le_bytes());
@@ -69,21 +69,20 @@ fn encode_words(words: &[u64], out: &mut Vec<u8>) {
 /// [`Corruption`] for anything that [`encode`] does not give.
 pub(super) fn decode(bytes: &[u8], bits: u64) -> Result<[BitSet; SET_COUNT], Corruption> {
     if !bytes.len().is_multiple_of(WORD_SIZE) {
-        return Err(wrong("free_set.size", Expected::Rule("a multiple of 8"), count_of(bytes.len())));
+        return Err(wrong("free_set.size", Expected::Rule("a multiple of 8"), u64_of(bytes.len())));
     }
     let mut words = Words(bytes);
     let mut counts = [0_u64; SET_COUNT];
     for count in &mut counts {
-        *count = words
-            .next()
-            .ok_or_else(|| wrong("free_set.size", Expected::AtLeast(24), count_of(bytes.len())))?;
+        *count =
+            words.next().ok_or_else(|| wrong("free_set.size", Expected::AtLeast(24), u64_of(bytes.len())))?;
     }
     let word_limit = bits.div_ceil(super::bit_set::WORD_BITS);
     let mut sets = [BitSet::default(), BitSet::default(), BitSet::default()];
     for (set, count) in sets.iter_mut().zip(counts) {
         *set = BitSet::from_words(decode_words(words.take(count)?, word_limit)?);
     }
-    match count_of(words.0.len()) {
+    match u64_of(words.0.len()) {
         0 => Ok(sets),
         left => Err(wrong("free_set.size", Expected::Rule("nothing after the sets"), left)),
     }
@@ -95,7 +94,7 @@ fn decode_words(mut input: Words<'_>, word_limit: u64) -> Result<Vec<u64>, Corru
     while let Some(word) = input.next() {
         let marker = Marker::parse(word);
         marker.check(last)?;
-        let total = count_of(out.len()) + marker.run + marker.literals;
+        let total = u64_of(out.len()) + marker.run + marker.literals;
         if total > word_limit {
             return Err(wrong("free_set.words", Expected::AtMost(u128::from(word_limit)), total));
         }
@@ -116,7 +115,7 @@ fn decode_words(mut input: Words<'_>, word_limit: u64) -> Result<Vec<u64>, Corru
         last = Some(marker);
     }
     match out.last() {
-        Some(0) => Err(wrong("free_set.words", Expected::Rule("no zeros at the end"), count_of(out.len()))),
+        Some(0) => Err(wrong("free_set.words", Expected::Rule("no zeros at the end"), u64_of(out.len()))),
         _ => Ok(out),
     }
 }
@@ -169,7 +168,7 @@ impl<'a> Words<'a> {
     }
 
     fn take(&mut self, count: u64) -> Result<Words<'a>, Corruption> {
-        let have = count_of(self.0.len() / WORD_SIZE);
+        let have = u64_of(self.0.len() / WORD_SIZE);
         if count > have {
             return Err(wrong("free_set.count", Expected::AtMost(u128::from(have)), count));
         }

@@ -26,7 +26,7 @@
 //! the whole set).
 
 use smallvec::SmallVec;
-use understory_format::{BlockAddress, Corruption, Expected};
+use understory_format::{BlockAddress, Corruption, Expected, u64_of};
 
 mod bit_set;
 mod encoding;
@@ -371,7 +371,7 @@ impl FreeSet {
 
     /// Remembers how far the set is full, so that a search need not begin at the start.
     fn note_full(&mut self) {
-        let words = count_of(self.acquired.word_count());
+        let words = u64_of(self.acquired.word_count());
         let mut word = self.full_below / WORD_BITS;
         while word < words && self.acquired.word(index_of(word)) == u64::MAX {
             word += 1;
@@ -404,10 +404,6 @@ fn address_of(bit: u64) -> BlockAddress {
 
 fn index_of(value: u64) -> usize {
     usize::try_from(value).expect("what is below the limit of a grid fits into usize")
-}
-
-fn count_of(value: usize) -> u64 {
-    u64::try_from(value).expect("usize fits into u64")
 }
 
 fn wrong(field: &'static str, expected: Expected, found: u64) -> Corruption {

@@ -158,8 +158,8 @@ fn a_failed_sync_poisons() {
         let (grid, storage, _) = with_block();
         grid.flush().unwrap();
         let before = grid.local_state();
-        // A checkpoint: two trailers in one write, sync, two copies, sync, two copies, sync.
-        storage.inject(storage.operations() + if superblock { 4 } else { 1 }, IoCause::Os(5));
+        // A checkpoint: a trailer and its twin, sync, two copies, sync, two copies, sync.
+        storage.inject(storage.operations() + if superblock { 5 } else { 2 }, IoCause::Os(5));
         let error = grid.checkpoint(&update(1)).unwrap_err();
         let GridError::Io(error) = error else { panic!("{error}") };
         assert_eq!(error.operation, understory_io::Operation::Sync);

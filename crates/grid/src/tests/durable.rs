@@ -182,7 +182,8 @@ fn a_free_set_of_many_blocks() {
     grid.forfeit(reservation);
     let mut random = fastrand::Rng::with_seed(1);
     for beat in 1..4 {
-        let unused: Vec<_> = all.iter().filter(|at| grid.is_acquired(**at) && !grid.is_released(**at)).collect();
+        let unused: Vec<_> =
+            all.iter().filter(|at| grid.is_acquired(**at) && !grid.is_released(**at)).collect();
         unused.into_iter().filter(|_| random.u32(0..4) == 0).for_each(|at| grid.release(*at));
         grid.checkpoint(&update(beat)).unwrap();
     }

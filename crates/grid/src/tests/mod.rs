@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use understory_format::{
-    Beat, BlockAddress, BlockKind, Checksum, Geometry, KeyDescriptor, KeyField, KeyKind, Op, Placement, TreeDescription,
-    TreeId, TreeName, TwinRef, Usage, trailer,
+    Beat, BlockAddress, BlockKind, Checksum, Geometry, KeyDescriptor, KeyField, KeyKind, Op, Placement,
+    TreeDescription, TreeId, TreeName, TwinRef, Usage, trailer,
 };
 use understory_io::{Arena, Machine, SimOptions, SimStorage};
 
@@ -75,7 +75,12 @@ fn update(beat: u64) -> CheckpointUpdate {
 /// The contents of a metadata block made here: any bytes, as one chunk of something.
 const KIND: BlockKind = BlockKind::FreeSet;
 
-fn write_twin_at(grid: &Grid, address: BlockAddress, twin: BlockAddress, bytes: &[u8]) -> Result<TwinRef, GridError> {
+fn write_twin_at(
+    grid: &Grid,
+    address: BlockAddress,
+    twin: BlockAddress,
+    bytes: &[u8],
+) -> Result<TwinRef, GridError> {
     let mut buffer = grid.buffer()?;
     let placement = Placement { address, twin: Some(twin), tree: None, beat: Beat::new(7) };
     let total_size = u64::try_from(bytes.len()).unwrap();

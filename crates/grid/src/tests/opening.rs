@@ -165,7 +165,13 @@ fn every_combination_of_copies_opens_old_or_new_or_not() {
             put_copy(&mut image, sources[digit], copy);
         }
         let count = |wanted: usize| digits.iter().filter(|digit| **digit == wanted).count();
-        let expected = if count(1) >= 2 { Some(2) } else if count(0) >= 2 { Some(1) } else { None };
+        let expected = if count(1) >= 2 {
+            Some(2)
+        } else if count(0) >= 2 {
+            Some(1)
+        } else {
+            None
+        };
         let (machine, storage) = machine_of(image.clone());
         let result = open_with(&machine, OPTIONS);
         let Some(expected) = expected else {

@@ -49,8 +49,7 @@ fn setup(page_count: u32) -> (Grid, Arc<SimStorage>, Written) {
 }
 
 fn read_all(grid: &Grid, written: &Written) {
-    let block = grid.read(written.reference, BlockKind::Value).unwrap();
-    let block = block.to_vec();
+    let block = grid.read(written.reference, BlockKind::Value).unwrap().to_vec();
     empty_caches(grid);
     for (page, (checksum, range)) in (0..).zip(&written.pages) {
         let found = grid.read_page(written.reference, page, *checksum, range.clone()).unwrap();
@@ -71,7 +70,7 @@ fn pages_are_read_alone() {
     let after = storage.counters().since(&before);
     // The whole block once, each page once.
     assert_eq!((after.reads, after.bytes_read), (5, (16 << 10) + 4 * 4096));
-    assert_eq!(grid.stats().page_misses, 8);
+    assert_eq!(grid.stats().page_misses, 4, "the first time the block was still being written");
 }
 
 #[test]

@@ -11,19 +11,23 @@ fn blocks_in_file(storage: &SimStorage) -> u64 {
 #[test]
 fn the_file_grows_in_steps_before_addresses_are_handed_out() {
     let (machine, storage) = Machine::sim(1);
-    Grid::format(&machine, &FormatState { geometry: Geometry::small(), trees: &[], size_limit: None }).unwrap();
-    assert_eq!(blocks_in_file(&storage), 1024);
+    Grid::format(&machine, &FormatState { geometry: Geometry::small(), trees: &[], size_limit: None })
+        .unwrap();
+    assert_eq!(blocks_in_file(&storage), 18, "the catalogue, and 16 more");
     let grid = open(&machine);
-    let reservation = grid.reserve(1021).unwrap();
-    assert_eq!(blocks_in_file(&storage), 2048, "4 are in use");
-    grid.forfeit(reservation);
-    let reservation = grid.reserve(5000).unwrap();
-    assert_eq!(blocks_in_file(&storage), 5120);
-    grid.back(116).unwrap();
-    assert_eq!(blocks_in_file(&storage), 5120);
-    grid.back(117).unwrap();
-    assert_eq!(blocks_in_file(&storage), 6144);
-    assert_eq!((grid.space().acquired, grid.stats().growths), (4, 3));
+    grid.forfeit(grid.reserve(14).unwrap());
+    assert_eq!(blocks_in_file(&storage), 18, "4 are in use");
+    grid.forfeit(grid.reserve(15).unwrap());
+    assert_eq!(blocks_in_file(&storage), 19 + 16);
+    let reservation = grid.reserve(996).unwrap();
+    assert_eq!(blocks_in_file(&storage), 1000 + 250);
+    grid.back(250).unwrap();
+    assert_eq!(blocks_in_file(&storage), 1000 + 250);
+    grid.back(251).unwrap();
+    assert_eq!(blocks_in_file(&storage), 1251 + 312);
+    grid.back(200_000).unwrap();
+    assert_eq!(blocks_in_file(&storage), 201_000 + 16_384, "64 MiB");
+    assert_eq!((grid.space().acquired, grid.stats().growths), (4, 4));
     grid.forfeit(reservation);
 }
 
@@ -31,12 +35,12 @@ fn the_file_grows_in_steps_before_addresses_are_handed_out() {
 fn the_size_limit_is_kept() {
     let (machine, storage) = Machine::sim(1);
     format_with(&machine, Geometry::small(), 50).unwrap();
-    assert_eq!(blocks_in_file(&storage), 50);
     let grid = open(&machine);
     let before = grid.free_set();
     assert_eq!(grid.reserve(47).unwrap_err(), GridError::OutOfSpace { needed: 47, free: 46 });
     assert_eq!(grid.free_set(), before);
     let mut reservation = grid.reserve(46).unwrap();
+    assert_eq!(blocks_in_file(&storage), 50);
     assert_eq!(grid.reserve(1).unwrap_err(), GridError::OutOfSpace { needed: 1, free: 0 });
     let last = (0..46).map(|_| grid.acquire(&mut reservation)).last().unwrap();
     assert_eq!(last.get(), 50);
@@ -53,23 +57,24 @@ fn the_size_limit_is_kept() {
 #[test]
 fn a_full_disk_changes_nothing() {
     let (machine, storage) = Machine::sim(1);
-    Grid::format(&machine, &FormatState { geometry: Geometry::small(), trees: &[], size_limit: None }).unwrap();
+    Grid::format(&machine, &FormatState { geometry: Geometry::small(), trees: &[], size_limit: None })
+        .unwrap();
     let grid = open(&machine);
     let limit = storage.size() + 10 * 4096;
     storage.set_size_limit(Some(limit));
     let before = grid.free_set();
-    let error = grid.reserve(1031).unwrap_err();
-    assert!(matches!(error, GridError::OutOfSpace { needed: 1031, .. }), "{error}");
+    let error = grid.reserve(25).unwrap_err();
+    assert!(matches!(error, GridError::OutOfSpace { needed: 25, .. }), "{error}");
     assert_eq!((grid.free_set(), storage.size()), (before, limit - 10 * 4096));
-    // What is needed fits where a step does not.
-    let reservation = grid.reserve(1030).unwrap();
+    // What is needed fits where more does not.
+    let reservation = grid.reserve(24).unwrap();
     assert_eq!(storage.size(), limit);
     grid.forfeit(reservation);
     storage.set_size_limit(None);
     storage.inject(storage.operations(), IoCause::Os(5));
-    let error = grid.reserve(1031).unwrap_err();
+    let error = grid.reserve(25).unwrap_err();
     assert!(matches!(error, GridError::Io(_)), "{error}");
-    grid.forfeit(grid.reserve(1031).unwrap());
+    grid.forfeit(grid.reserve(25).unwrap());
 }
 
 #[test]
@@ -111,7 +116,10 @@ fn the_end_of_the_file_is_cut_but_never_what_the_root_needs() {
     let reservation = grid.reserve(20).unwrap();
     let size = storage.size();
     assert_eq!(grid.trim(0).unwrap(), size - storage.size());
-    assert!(blocks_in_file(&storage) >= grid.free_set().highest_promised(), "promised blocks keep their room");
+    assert!(
+        blocks_in_file(&storage) >= grid.free_set().highest_promised(),
+        "promised blocks keep their room"
+    );
     grid.forfeit(reservation);
 }
 

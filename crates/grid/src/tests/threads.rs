@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use understory_io::{
-    Buffer, Completion, Counters, InlineExecutor, IoError, MonotonicClock, Storage, ThreadPark, Ticket, WriteParts,
+    Buffer, Completion, Counters, InlineExecutor, IoError, MonotonicClock, Storage, ThreadPark, Ticket,
+    WriteParts,
 };
 
 use super::*;
@@ -36,7 +37,7 @@ impl Storage for Slow {
     }
 
     fn read_now(&self, offset: u64, buffer: Buffer) -> Completion {
-        while self.waiting.load(Ordering::Acquire) % READERS != 0 {
+        while !self.waiting.load(Ordering::Acquire).is_multiple_of(READERS) {
             std::thread::yield_now();
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -91,17 +92,7 @@ fn equal_reads_go_to_the_storage_once() {
         });
     }
     assert_eq!(storage.counters().since(&before).reads, 10, "one for each block");
-    let stats = grid.stats();
-    assert!(stats.reads_joined > 0);
-    assert_eq!(stats.reads_joined + stats.block_hits + 10, 10 * u64::try_from(READERS).unwrap() + extra(&stats));
-}
-
-/// A reader that became the leader when another had just finished found the block in the cache.
-fn extra(stats: &crate::GridStats) -> u64 {
-    let asked = 10 * u64::try_from(READERS).unwrap();
-    let led = stats.block_misses - stats.reads_joined;
-    assert!(stats.block_hits + stats.block_misses >= asked);
-    10 - led.min(10)
+    assert!(grid.stats().reads_joined > 0);
 }
 
 #[test]
