@@ -12,6 +12,7 @@ use zerocopy::little_endian::U128;
 
 use super::{CHECKSUM_SIZE, ENTRY_SIZE, IndexEntry, IndexMetadata, IndexView, Sections, index_capacity};
 use crate::block::{self, HEADER_SIZE, Placement, write_header};
+use crate::key::KEY_SIZE_MAX;
 use crate::refs::BlockRef;
 use crate::units::{Checksum, u32_of, usize_of};
 use crate::value::ValueLayout;
@@ -51,7 +52,7 @@ impl IndexEncoder {
     /// If the key is empty or larger than the value.
     #[must_use]
     pub fn new(layout: &ValueLayout, key_size: usize) -> Self {
-        assert!((1..=super::KEY_SIZE_MAX).contains(&key_size), "a key has 1 to 32 bytes");
+        assert!((1..=KEY_SIZE_MAX).contains(&key_size), "a key has 1 to 32 bytes");
         assert!(key_size <= usize_of(layout.value_size()), "a key is part of the value");
         let capacity = index_capacity(layout.block_size, layout.page_size, u32_of(key_size));
         let full = Sections::new(usize_of(capacity), usize_of(capacity * layout.page_count), key_size);

@@ -1,6 +1,10 @@
 use super::*;
+use crate::key::Key;
 use crate::record::Record;
 use crate::testing::{KEY_SIZE, Reading, address, placement, reading};
+use crate::units::{Checksum, usize_of};
+use crate::value::ValueLayout;
+use zerocopy::FromBytes;
 
 /// A table of value blocks with these counts; sensors ascend by 10, tombstones are a third.
 fn table(layout: &ValueLayout, counts: &[u32]) -> (Vec<u8>, IndexEncoder) {

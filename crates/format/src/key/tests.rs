@@ -1,3 +1,5 @@
+use core::cmp::Ordering;
+
 use super::*;
 use crate::usize_of;
 
