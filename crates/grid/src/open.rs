@@ -56,7 +56,7 @@ impl Grid {
             GridOptions { block_count: GridOptions::block_count_min(), page_count: 0, read_only: false };
         let arena = Arena::new(options.arena_size(&state.geometry).unwrap_or(usize::MAX))?;
         let grid = Self::with_pools(machine.clone(), &arena, options, blank(state), state.geometry)?;
-        *grid.free_set.lock() = FreeSet::new(block_limit(&state.geometry, state.size_limit.unwrap_or(0)));
+        *grid.free_set.lock() = FreeSet::new(block_limit(&state.geometry, size_limit(state)));
         let catalogue = grid.write_catalogue(state.trees)?;
         let checkpoint = CheckpointState { catalogue, ..grid.checkpoint_state() };
         let _ = grid.make_durable(checkpoint, |_| ())?;
@@ -278,6 +278,11 @@ fn exactly(field: &'static str, expected: u64, found: u64) -> Result<(), Corrupt
     Err(Corruption::new(field, Expected::Exactly(u128::from(expected)), u128::from(found)))
 }
 
+/// The limit as the superblock has it: 0 is none, so that a limit of nothing is the least there is.
+fn size_limit(state: &FormatState<'_>) -> u64 {
+    state.size_limit.map_or(0, |limit| limit.max(1))
+}
+
 fn root_of(found: &Found) -> Root {
     Root {
         superblock: found.superblock,
@@ -306,7 +311,7 @@ fn blank(state: &FormatState<'_>) -> Root {
         free_set: FreeSetRoot::default(),
         block_count_max: 0,
     };
-    let local = LocalState { size_limit: state.size_limit.unwrap_or(0), ..LocalState::default() };
+    let local = LocalState { size_limit: size_limit(state), ..LocalState::default() };
     Root {
         superblock: Superblock { checkpoint, local },
         checksum: Checksum::ZERO,

@@ -84,6 +84,9 @@ fn formatting_needs_room() {
         format_with(&machine, Geometry::small(), 3).unwrap_err(),
         GridError::OutOfSpace { needed: 2, free: 1 }
     );
+    let nothing = FormatState { geometry: Geometry::small(), trees: &[], size_limit: Some(0) };
+    let error = Grid::format(&Machine::sim(1).0, &nothing).unwrap_err();
+    assert_eq!(error, GridError::OutOfSpace { needed: 2, free: 0 });
     let (machine, storage) = Machine::sim(1);
     storage.set_size_limit(Some(70_000));
     let error = format_with(&machine, Geometry::small(), 30).unwrap_err();

@@ -95,6 +95,48 @@ fn equal_reads_go_to_the_storage_once() {
     assert!(grid.stats().reads_joined > 0);
 }
 
+/// Jobs of the simulation run inside one another's waits: none may wait for one that is below it.
+#[test]
+fn jobs_inside_the_waits_of_others_come_to_an_end() {
+    for seed in 0..60 {
+        let (machine, _) = Machine::sim(seed);
+        format_with(&machine, Geometry::small(), 2000).unwrap();
+        let block_count = if seed % 2 == 0 { 24 } else { 400 };
+        let grid = Arc::new(open_with(&machine, GridOptions { block_count, ..OPTIONS }).unwrap());
+        let shared: Vec<_> = (0..30_u8).map(|n| write_one(&grid, &[n]).unwrap()).collect();
+        grid.sync().unwrap();
+        empty_caches(&grid);
+        let jobs: Vec<_> = (0..4)
+            .map(|job| {
+                let (grid, shared) = (Arc::clone(&grid), shared.clone());
+                let mut reservation = grid.reserve(160).unwrap();
+                machine.spawn(move || {
+                    let mut random = fastrand::Rng::with_seed(seed * 10 + job);
+                    for _ in 0..80 {
+                        write_twin(&grid, &mut reservation, &[1; 3800]).unwrap();
+                        let n = random.usize(..shared.len());
+                        grid.prefetch(shared[random.usize(..shared.len())].first(), KIND);
+                        let block = grid.read_twin(shared[n], KIND).unwrap();
+                        assert_eq!(usize::from(contents(&block)[0]), n);
+                    }
+                    reservation
+                })
+            })
+            .collect();
+        for reference in &shared {
+            grid.read_twin(*reference, KIND).unwrap();
+            grid.prefetch(reference.second(), KIND);
+        }
+        jobs.into_iter().for_each(|job| grid.forfeit(job.wait()));
+        grid.checkpoint(&update(1)).unwrap();
+    }
+}
+
+const fn assert_shared<T: Send + Sync>() {}
+const _: () = assert_shared::<Grid>();
+const _: () = assert_shared::<Block>();
+const _: () = assert_shared::<crate::Page>();
+
 #[test]
 #[expect(clippy::disallowed_methods, reason = "the subject is threads")]
 fn readers_and_writers_at_the_same_time() {
