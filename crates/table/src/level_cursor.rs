@@ -185,6 +185,15 @@ impl<R: Record, T: Iterator<Item = TableInfo>> LevelCursor<R, T> {
         self.passed += u64::from(count);
     }
 
+    /// Goes past the entry that [`peek`](Self::peek) gives.
+    ///
+    /// # Panics
+    /// If there was none, or `peek` was not called since the last step.
+    #[inline]
+    pub fn advance(&mut self) {
+        self.consume(1);
+    }
+
     /// Goes on, in the cursor's direction, to the first entry whose key is `key` or beyond. Does nothing if the
     /// cursor is there already. What lies between is not read; nothing is read before the next value is asked for.
     pub fn seek(&mut self, key: R::Key) {
@@ -344,7 +353,8 @@ impl<R: Record, T: Iterator<Item = TableInfo>> LevelCursor<R, T> {
         }
     }
 
-    /// Whether a stretch of the page is in strict order, also against what was offered before.
+    /// Whether a stretch of the page is in strict order, also against where the range begins and what was offered
+    /// before.
     fn check_order(&self, values: &[R], start: u32) -> Result<(), Corruption> {
         let mut keys = values.iter().map(Record::key);
         let Some(first) = keys.next() else { return Ok(()) };
@@ -355,10 +365,9 @@ impl<R: Record, T: Iterator<Item = TableInfo>> LevelCursor<R, T> {
             }
             before = key;
         }
-        let follows = match (self.edge, self.direction) {
-            (None, _) => true,
-            (Some(edge), Direction::Ascending) => edge < first,
-            (Some(edge), Direction::Descending) => before < edge,
+        let follows = match self.direction {
+            Direction::Ascending => self.range.min() <= first && self.edge.is_none_or(|edge| edge < first),
+            Direction::Descending => before <= self.range.max() && self.edge.is_none_or(|edge| before < edge),
         };
         if falls == 0 && follows {
             return Ok(());
@@ -396,7 +405,6 @@ impl<R: Record, T: Iterator<Item = TableInfo>> Source<R> for LevelCursor<R, T> {
 
     #[inline]
     fn advance(&mut self) {
-        assert!(!self.window.is_empty(), "an entry was loaded");
         self.consume(1);
     }
 

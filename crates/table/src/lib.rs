@@ -31,6 +31,8 @@ mod merge;
 mod run;
 mod source;
 #[cfg(test)]
+mod test_forged;
+#[cfg(test)]
 mod test_grid;
 #[cfg(test)]
 mod test_rows;

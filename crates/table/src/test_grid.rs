@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use understory_format::{
-    Beat, Checksum, Corruption, Geometry, Place, Record, TableInfo, TreeDescription, TreeId, Usage, usize_of,
+    Beat, BlockAddress, BlockKind, Corruption, Geometry, HEADER_SIZE, IndexView, Record, TableInfo,
+    TreeDescription, TreeId, Usage, usize_of,
 };
 use understory_grid::{FormatState, Grid, GridOptions};
 use understory_io::{Arena, Machine, SimOptions, SimStorage};
@@ -45,8 +46,7 @@ impl TestGrid {
 
     /// The same file, with nothing in memory and so many blocks and pages of cache.
     pub(crate) fn cold(&self, block_count: u32, page_count: u32) -> Self {
-        self.grid.flush().unwrap();
-        Self::of_image(self.sim.image(), self.geometry, block_count, page_count)
+        Self::of_image(self.image(), self.geometry, block_count, page_count)
     }
 
     pub(crate) fn of_image(image: Vec<u8>, geometry: Geometry, block_count: u32, page_count: u32) -> Self {
@@ -82,8 +82,67 @@ impl TestGrid {
         tables.iter().try_for_each(|info| crate::verify(&self.grid, &layout, &R::KEY, info).map(|_| ()))
     }
 
+    /// The file with value block `number` of a table changed by `change` and everything above it sealed anew: the
+    /// bytes are wrong, and all checksums are right. Nothing of it is in memory.
+    pub(crate) fn forge_value(
+        &self,
+        info: &TableInfo,
+        number: u32,
+        change: impl FnOnce(&mut [u8]),
+    ) -> (Self, TableInfo) {
+        let mut image = self.image();
+        let index = self.grid.read_twin(info.index, BlockKind::Index).unwrap();
+        let view = IndexView::new(&index, usize::from(key_size_of(&index))).unwrap();
+        let entry = view.entry(number);
+        let block = self.block_mut(&mut image, entry.reference.address);
+        change(block);
+        let mut pages = Vec::new();
+        let checksum = understory_format::value::seal(block, |page, checksum| pages.push((page, checksum)));
+        self.forge_index_in(image, info, |bytes| {
+            let at = HEADER_SIZE + usize_of(number) * 40 + 8;
+            bytes[at..at + 16].copy_from_slice(&checksum.get().to_le_bytes());
+            let end = usize_of(view.header().size.get());
+            let start = end - usize_of(view.page_count()) * 16;
+            for (page, checksum) in pages {
+                let at = start + usize_of(entry.page_start + page) * 16;
+                bytes[at..at + 16].copy_from_slice(&checksum.get().to_le_bytes());
+            }
+        })
+    }
+
+    /// As [`TestGrid::forge_value`], for the index.
+    pub(crate) fn forge_index(&self, info: &TableInfo, change: impl FnOnce(&mut [u8])) -> (Self, TableInfo) {
+        self.forge_index_in(self.image(), info, change)
+    }
+
+    fn forge_index_in(
+        &self,
+        mut image: Vec<u8>,
+        info: &TableInfo,
+        change: impl FnOnce(&mut [u8]),
+    ) -> (Self, TableInfo) {
+        let block = self.block_mut(&mut image, info.index.address);
+        change(block);
+        let checksum = understory_format::seal(block);
+        let copy = block.to_vec();
+        self.block_mut(&mut image, info.index.twin).copy_from_slice(&copy);
+        let mut forged = *info;
+        forged.index.checksum = checksum;
+        (Self::of_image(image, self.geometry, 32, 16), forged)
+    }
+
+    fn image(&self) -> Vec<u8> {
+        self.grid.flush().unwrap();
+        self.sim.image()
+    }
+
+    fn block_mut<'a>(&self, image: &'a mut [u8], address: BlockAddress) -> &'a mut [u8] {
+        let start = usize::try_from(self.geometry.block_offset(address)).unwrap();
+        &mut image[start..][..usize_of(self.geometry.block_size)]
+    }
+
     /// Flips a bit of the file at this offset of a block. Of no use for what is in memory already.
-    pub(crate) fn flip(&self, address: understory_format::BlockAddress, offset: usize) {
+    pub(crate) fn flip(&self, address: BlockAddress, offset: usize) {
         let start = self.geometry.block_offset(address);
         self.sim.corrupt(start + u64::try_from(offset).unwrap(), 0x10);
     }
@@ -108,18 +167,7 @@ pub(crate) fn corruption<T: std::fmt::Debug>(result: Result<T, TableError>) -> C
     error.corruption().cloned().unwrap_or_else(|| panic!("{error}"))
 }
 
-/// Seals a changed block under a good checksum, and makes its table refer to it so.
-pub(crate) fn reseal(block: &mut [u8]) -> Checksum {
-    understory_format::seal(block)
-}
-
-pub(crate) fn block_of(place: Place) -> u64 {
-    match place {
-        Place::Block(address) | Place::Page(address, _) => address.get(),
-        other => panic!("{other}"),
-    }
-}
-
-pub(crate) fn count_of<R: Record>(layout: &TableLayout, blocks: u32) -> usize {
-    usize_of(layout.value.value_count_max * blocks)
+/// The key size that an index block says.
+fn key_size_of(index: &[u8]) -> u16 {
+    u16::from_le_bytes([index[128 + 32], index[128 + 33]])
 }

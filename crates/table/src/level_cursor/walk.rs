@@ -260,7 +260,11 @@ impl<R: Record, T: Iterator<Item = TableInfo>> Walk<R, T> {
             return;
         }
         if next.index.is_none() {
-            next.index = Index::cached(&self.grid, &next.info);
+            next.index = match next.index_asked && ahead > 0 {
+                // It was asked for at least a block ago. What is wrong with it shows when the table is opened.
+                true => Index::read(&self.grid, &self.layout, &next.info).ok(),
+                false => Index::cached(&self.grid, &next.info),
+            };
         }
         let Some(index) = &next.index else {
             if !next.index_asked {
@@ -269,7 +273,6 @@ impl<R: Record, T: Iterator<Item = TableInfo>> Walk<R, T> {
             }
             return;
         };
-        // What is wrong with it shows when the table is opened.
         let Ok(view) = index.view(&self.layout) else { return };
         let blocks = next.asked..ahead.min(view.block_count());
         next.asked = next.asked.max(blocks.end);

@@ -22,10 +22,12 @@ fn each_key_is_found_and_its_neighbours_are_not() {
         let values: Vec<R> = pool.keys().iter().map(|&key| R::make(key, 1)).collect();
         let entries = with_tombstones(values, rng, 3);
         let tables = grid.tables(&entries);
-        let model: BTreeMap<R::Key, &(R, bool)> = entries.iter().map(|entry| (entry.0.key(), entry)).collect();
+        let model: BTreeMap<R::Key, &(R, bool)> =
+            entries.iter().map(|entry| (entry.0.key(), entry)).collect();
         for key in pool.keys().iter().flat_map(|&key| near(key)) {
             for info in &tables {
-                let inside = R::Key::decode(info.key_min.get()) <= key && key <= R::Key::decode(info.key_max.get());
+                let inside =
+                    R::Key::decode(info.key_min.get()) <= key && key <= R::Key::decode(info.key_max.get());
                 let expected = model.get(&key).filter(|_| inside);
                 let found = search::<R>(&grid.grid, &layout, info, key).unwrap();
                 let cached = search_cached::<R>(&grid.grid, &layout, info, key).unwrap();
@@ -216,8 +218,10 @@ fn an_index_that_does_not_fit_its_table_is_damage() {
 fn any_page_gives_the_key_or_nothing() {
     let mut rng = Rng::with_seed(5);
     let layout = TestGrid::new::<Pair>(wide()).layout::<Pair>();
-    let reference =
-        understory_format::BlockRef { address: understory_format::BlockAddress::new(9).unwrap(), checksum: Checksum::ZERO };
+    let reference = understory_format::BlockRef {
+        address: understory_format::BlockAddress::new(9).unwrap(),
+        checksum: Checksum::ZERO,
+    };
     for _ in 0..2000 {
         let page = rng.u32(0..4);
         let range = layout.value.page_bytes(page);
@@ -227,7 +231,14 @@ fn any_page_gives_the_key_or_nothing() {
             bytes.iter_mut().for_each(|byte| *byte &= 3);
         }
         let value_count = rng.u32(0..=layout.value.page(page).value_count_max);
-        let page = PageRef { reference, page, checksum: Checksum::ZERO, range, value_count, has_tombstones: rng.bool() };
+        let page = PageRef {
+            reference,
+            page,
+            checksum: Checksum::ZERO,
+            range,
+            value_count,
+            has_tombstones: rng.bool(),
+        };
         for _ in 0..20 {
             let at = rng.usize(..bytes.len() / 16) * 16;
             let key = Pair::read_from_bytes(&bytes[at..at + 16]).unwrap().key();

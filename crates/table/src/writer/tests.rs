@@ -26,13 +26,17 @@ fn fills_are_exact() {
         let blocks = usize_of(layout.value_blocks_max);
         let table = block * blocks;
         let around = |count: usize| [count - 1, count, count + 1];
-        let sizes = [0, 1, 2].into_iter().chain([page, block, 2 * block, table, 2 * table].into_iter().flat_map(around));
+        let sizes = [0, 1, 2]
+            .into_iter()
+            .chain([page, block, 2 * block, table, 2 * table].into_iter().flat_map(around));
         for count in sizes {
             let entries = values::<R>(count);
             let tables = grid.tables(&entries);
             let expected: Vec<_> = entries
                 .chunks(table)
-                .map(|chunk| (u32::try_from(chunk.len().div_ceil(block)).unwrap(), u64::try_from(chunk.len()).unwrap()))
+                .map(|chunk| {
+                    (u32::try_from(chunk.len().div_ceil(block)).unwrap(), u64::try_from(chunk.len()).unwrap())
+                })
                 .collect();
             assert_eq!(counts(&tables), expected, "{count} values");
             grid.verify::<R>(&tables).unwrap();
@@ -180,7 +184,8 @@ fn a_finished_writer_goes_on_with_greater_keys_only() {
 #[test]
 fn a_tombstone_is_its_key_and_nothing_else() {
     let grid = TestGrid::new::<Item>(wide());
-    let entries: Vec<_> = values::<Item>(100).into_iter().zip(0..).map(|((value, _), n)| (value, n % 3 == 0)).collect();
+    let entries: Vec<_> =
+        values::<Item>(100).into_iter().zip(0..).map(|((value, _), n)| (value, n % 3 == 0)).collect();
     let tables = grid.tables(&entries);
     assert_eq!(tables[0].tombstone_count, 34);
     grid.verify::<Item>(&tables).unwrap();
