@@ -154,6 +154,18 @@ impl Forest {
         &self.grid
     }
 
+    /// Whether a close has failed, after which there is no other.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Whether any tree has values that no bar's end has made immutable yet.
+    #[must_use]
+    pub fn has_mutable_values(&self) -> bool {
+        self.trees.iter().any(|tree| tree.memtable_counts().0 > 0)
+    }
+
     /// Whether the open beat is the first of its bar.
     #[must_use]
     pub fn begins_bar(&self) -> bool {

@@ -53,7 +53,7 @@ impl Database {
         let geometry = options.geometry.clone().unwrap_or_default();
         check(schema, &geometry, options)?;
         let storage = OsStorage::create(path, storage_options(options, false));
-        let storage = Arc::new(storage.map_err(|source| open_error(path, source))?);
+        let storage = Arc::new(storage.map_err(Error::Open)?);
         let made = Self::create_on(&storage, path, schema, options);
         if made.is_err() && let Some(storage) = Arc::into_inner(storage) {
             storage.remove().map_err(Error::Io)?;
@@ -93,7 +93,7 @@ impl Database {
 
     fn open_path(path: &Path, schema: &Schema, options: &Options, read_only: bool) -> Result<Self, Error> {
         let storage = OsStorage::open(path, storage_options(options, read_only));
-        let storage = storage.map_err(|source| open_error(path, source))?;
+        let storage = storage.map_err(Error::Open)?;
         let machine = Machine::os(storage, 0).map_err(Error::Io)?;
         Self::open_machine(machine, path, schema, options, read_only)
     }
@@ -319,7 +319,11 @@ impl Database {
     }
 
     fn check_writable(&self) -> Result<(), Error> {
-        if self.grid.is_read_only() { Err(Error::ReadOnly) } else { Ok(()) }
+        match () {
+            () if self.grid.is_read_only() => Err(Error::ReadOnly),
+            () if self.forest.has_failed() => Err(Error::Poisoned),
+            () => Ok(()),
+        }
     }
 
     fn count_op(&mut self, size: u64) {
@@ -348,8 +352,10 @@ impl Database {
         self.bar_to_checkpoint()
     }
 
+    /// Closes beats up to the start of a bar at which no memtable takes values any more: all of them wait to be
+    /// flushed.
     fn end_bar(&mut self) -> Result<(), Error> {
-        while !self.forest.begins_bar() {
+        while !self.forest.begins_bar() || self.forest.has_mutable_values() {
             self.forest.close_beat(None)?;
         }
         Ok(())
@@ -436,10 +442,6 @@ fn check(schema: &Schema, geometry: &Geometry, options: &Options) -> Result<(), 
 fn storage_options(options: &Options, read_only: bool) -> understory_io::Options {
     let threads = options.io_threads.max(1);
     understory_io::Options { read_only, threads, ..understory_io::Options::default() }
-}
-
-fn open_error(path: &Path, source: understory_io::OpenError) -> Error {
-    Error::Open { path: path.into(), source }
 }
 
 fn unusable(path: &Path, source: GridError) -> Error {

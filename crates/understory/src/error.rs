@@ -15,13 +15,8 @@ use understory_io::{IoError, OpenError};
 #[non_exhaustive]
 pub enum Error {
     /// The file cannot be opened or created as it stands. Next: correct the path, or close the other user.
-    #[error("{}: {source}", path.display())]
-    Open {
-        /// The file that was named.
-        path: PathBuf,
-        /// What stands in the way.
-        source: OpenError,
-    },
+    #[error(transparent)]
+    Open(OpenError),
     /// The file is there but is not one this version can use. Next: take the right file or version; where it
     /// was truncated, a copy.
     #[error("{}: {source}", path.display())]

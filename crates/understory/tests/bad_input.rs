@@ -9,10 +9,14 @@ use std::path::{Path, PathBuf};
 
 use common::{Account, ByOwner, Event, options, schema};
 use understory::{Batch, Database, Error, Geometry, Options, Record, Schema, SchemaDifference, SchemaError, record};
+use understory_format::{Checksum, SUPERBLOCK_SIZE};
 use understory_grid::GridError;
 use understory_io::OpenError;
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Bytes from one superblock copy to the next.
+const SUPERBLOCK_STRIDE: usize = 16_384;
 
 struct Folder {
     _folder: tempfile::TempDir,
@@ -60,7 +64,7 @@ fn check_file(path: &Path, expected: impl Fn(&Error) -> bool) {
 }
 
 fn is_open(error: &Error, expected: impl Fn(&OpenError) -> bool) -> bool {
-    matches!(error, Error::Open { source, .. } if expected(source))
+    matches!(error, Error::Open(source) if expected(source))
 }
 
 fn is_unusable(error: &Error, expected: impl Fn(&GridError) -> bool) -> bool {
@@ -70,17 +74,17 @@ fn is_unusable(error: &Error, expected: impl Fn(&GridError) -> bool) -> bool {
 #[test]
 fn a_path_that_is_missing() {
     let folder = folder();
-    check_file(&folder.path, |error| is_open(error, |source| matches!(source, OpenError::NotFound)));
+    check_file(&folder.path, |error| is_open(error, |source| matches!(source, OpenError::NotFound { .. })));
     let inside = folder.path.join("missing/forest.understory");
     let error = Database::create(inside, &schema(), &options()).unwrap_err();
-    assert!(is_open(&error, |source| matches!(source, OpenError::NotFound)), "{error:?}");
+    assert!(is_open(&error, |source| matches!(source, OpenError::NotFound { .. })), "{error:?}");
 }
 
 #[test]
 fn a_directory() {
     let folder = folder();
     fs::create_dir(&folder.path).unwrap();
-    check_file(&folder.path, |error| is_open(error, |source| matches!(source, OpenError::IsDirectory)));
+    check_file(&folder.path, |error| is_open(error, |source| matches!(source, OpenError::IsDirectory { .. })));
 }
 
 #[test]
@@ -97,7 +101,7 @@ fn a_file_that_exists_is_not_created_again() {
     let folder = file();
     let before = fs::read(&folder.path).unwrap();
     let error = Database::create(&folder.path, &schema(), &options()).unwrap_err();
-    assert!(is_open(&error, |source| matches!(source, OpenError::AlreadyExists)), "{error:?}");
+    assert!(is_open(&error, |source| matches!(source, OpenError::AlreadyExists { .. })), "{error:?}");
     assert_eq!(fs::read(&folder.path).unwrap(), before);
 }
 
@@ -117,9 +121,10 @@ fn another_format_version() {
     let mut bytes = fs::read(&folder.path).unwrap();
     let layout = understory_format::SuperblockCopy::LAYOUT;
     let field = layout.fields.iter().find(|field| field.name == "version").unwrap();
-    for copy in 0..4 {
-        let at = copy * 16_384 + field.offset;
-        bytes[at..at + 2].copy_from_slice(&99_u16.to_le_bytes());
+    for copy in bytes.chunks_mut(SUPERBLOCK_STRIDE).take(4) {
+        copy[field.offset..][..2].copy_from_slice(&99_u16.to_le_bytes());
+        let checksum = Checksum::of(&copy[32..SUPERBLOCK_SIZE]);
+        copy[..16].copy_from_slice(&checksum.get().to_le_bytes());
     }
     fs::write(&folder.path, bytes).unwrap();
     check_file(&folder.path, |error| is_unusable(error, |source| *source == GridError::Version { found: 99 }));
@@ -178,7 +183,7 @@ fn a_file_that_is_locked_can_be_read() {
     let folder = file();
     let _writer = Database::open(&folder.path, &schema(), &options()).unwrap();
     let error = Database::open(&folder.path, &schema(), &options()).unwrap_err();
-    assert!(is_open(&error, |source| matches!(source, OpenError::Locked)), "{error:?}");
+    assert!(is_open(&error, |source| matches!(source, OpenError::Locked { .. })), "{error:?}");
     let mut reader = Database::open_read_only(&folder.path, &schema(), &options()).unwrap();
     assert_eq!(reader.scan::<Account>(..).unwrap().count(), 100);
     assert!(matches!(reader.commit(&Batch::new()), Err(Error::ReadOnly)));

@@ -22,7 +22,7 @@ fn a_forest_answers_as_its_model_does() {
         user.fill(&mut batch, count);
         database.commit(&batch).unwrap();
         reads += read_some(&mut user, &database);
-        match user.rng.u32(0..4_000) {
+        match user.rng.u32(0..2_000) {
             0 => {
                 database.settle().unwrap();
                 user.model.check(&database).unwrap();
