@@ -17,7 +17,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use understory_format::{
-    Beat, BlockAddress, Direction, EditKind, Key, KeyRange, Level, ManifestEdit, Record, TableInfo, TreeId, u64_of,
+    Beat, BlockAddress, Direction, EditKind, Key, KeyRange, Level, ManifestEdit, Record, TableInfo, TreeId,
+    u64_of,
 };
 use understory_grid::{Grid, Reservation};
 use understory_manifest::Table;
@@ -97,7 +98,16 @@ impl<R: Record> Compaction<R> {
         let tombstones = if plan.keep_tombstones { Tombstones::Keep } else { Tombstones::Drop };
         let merge = Merge::new(sources(&grid, layout, &plan), Direction::Ascending, tombstones);
         let writer = TableWriter::new(Arc::clone(&grid), *layout, tree, beat, age(&plan, beat));
-        Self { grid, tree, layout: *layout, remaining: plan.input_value_count(), plan, merge, writer, produced: 0 }
+        Self {
+            grid,
+            tree,
+            layout: *layout,
+            remaining: plan.input_value_count(),
+            plan,
+            merge,
+            writer,
+            produced: 0,
+        }
     }
 
     /// The edits of a move, which has neither inputs nor outputs.
@@ -105,7 +115,6 @@ impl<R: Record> Compaction<R> {
         let edit = ManifestEdit { kind: EditKind::Update, level: self.plan.target, table: table.info };
         Outcome { edits: vec![edit], moved: table.info.value_count, ..Outcome::default() }
     }
-
 }
 
 impl<R: Record> Job for Compaction<R> {
@@ -179,11 +188,7 @@ fn age<R: Record>(plan: &Plan<R>, beat: Beat) -> Beat {
 }
 
 /// The inputs as sources of a merge, newest first.
-fn sources<R: Record>(
-    grid: &Arc<Grid>,
-    layout: &TableLayout,
-    plan: &Plan<R>,
-) -> Vec<AnySource<'static, R>> {
+fn sources<R: Record>(grid: &Arc<Grid>, layout: &TableLayout, plan: &Plan<R>) -> Vec<AnySource<'static, R>> {
     let all = KeyRange::new(R::Key::MIN, R::Key::MAX).expect("the least key is not above the largest");
     let level = |tables: &[Table<R::Key>]| {
         let infos: Vec<TableInfo> = tables.iter().map(|table| table.info).collect();
@@ -196,7 +201,7 @@ fn sources<R: Record>(
         Input::Memtable(sealed) => {
             let newer = AnySource::Sealed(sealed.cursor(all, Direction::Ascending));
             vec![newer, level(&plan.targets)]
-        },
+        }
         Input::Tables(sources) => vec![level(sources), level(&plan.targets)],
     }
 }

@@ -57,6 +57,9 @@ impl Limits {
 
 impl<R: Record> Plan<R> {
     /// The compactions of one tree into `target`. `immutable` is the memtable to flush, if there is one.
+    ///
+    /// # Panics
+    /// If the immutable memtable is empty, or the tree has no such level.
     #[must_use]
     pub fn of_tree(
         manifest: &Manifest<R::Key>,
@@ -84,13 +87,9 @@ impl<R: Record> Plan<R> {
         plans
     }
 
-    fn flush(
-        manifest: &Manifest<R::Key>,
-        sealed: &Sealed<R>,
-        limits: &Limits,
-    ) -> (Self, KeyRange<R::Key>) {
+    fn flush(manifest: &Manifest<R::Key>, sealed: &Sealed<R>, limits: &Limits) -> (Self, KeyRange<R::Key>) {
         let keys = sealed.key_range().expect("an immutable memtable that is to be flushed holds something");
-        let choice = manifest.plan_flush(keys.min(), keys.max(), sealed.len().into(), limits.table_value_max);
+        let choice = manifest.plan_flush(keys.min(), keys.max(), sealed.len(), limits.table_value_max);
         let plan = Self {
             target: manifest.levels().next().expect("a tree has levels"),
             input: Input::Memtable(sealed.clone()),
@@ -112,9 +111,10 @@ impl<R: Record> Plan<R> {
     /// Values that the compaction reads, tombstones and overwritten versions included; none for a move.
     #[must_use]
     pub fn input_value_count(&self) -> u64 {
-        let values = |tables: &[Table<R::Key>]| tables.iter().map(|table| table.info.value_count).sum::<u64>();
+        let values =
+            |tables: &[Table<R::Key>]| tables.iter().map(|table| table.info.value_count).sum::<u64>();
         let newer = match &self.input {
-            Input::Memtable(sealed) => sealed.len().into(),
+            Input::Memtable(sealed) => sealed.len(),
             Input::Tables(sources) => values(sources),
             Input::Move(_) => 0,
         };

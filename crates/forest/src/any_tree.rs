@@ -8,7 +8,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use understory_compaction::{Compaction, Job, Limits, Outcome, Plan};
-use understory_format::{Beat, Corruption, Geometry, Level, Record, TableInfo, TreeDescription, TreeId, Usage, u32_of, u64_of, usize_of};
+use understory_format::{
+    Beat, Corruption, Geometry, Level, Record, TableInfo, TreeDescription, TreeId, Usage, u32_of, u64_of,
+    usize_of,
+};
 use understory_grid::Grid;
 use understory_io::Pool;
 use understory_table::{LayoutError, Memtable, Scratch, TableLayout};
@@ -27,6 +30,10 @@ pub struct TreeSpec {
 
 impl TreeSpec {
     /// The tree whose records are of type `R`.
+    ///
+    /// # Panics
+    /// Never: what it keeps panics if the records do not fit the geometry of the file, which
+    /// [`fits`](Self::fits) tells.
     #[must_use]
     pub fn of<R: Record>() -> Self {
         Self {
@@ -34,7 +41,8 @@ impl TreeSpec {
             value_size: u32_of(size_of::<R>()),
             describe: |id| TreeDescription::of::<R>(id, Usage::General),
             build: |grid, id, pool| {
-                let layout = TableLayout::new::<R>(grid.geometry()).expect("the caller asked whether it fits");
+                let layout =
+                    TableLayout::new::<R>(grid.geometry()).expect("the caller asked whether it fits");
                 Box::new(Tree::<R>::new(Arc::clone(grid), id, layout, pool.clone()))
             },
             layout: |geometry| TableLayout::new::<R>(geometry).map(|_| ()),

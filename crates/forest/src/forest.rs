@@ -187,7 +187,8 @@ impl Forest {
     #[must_use]
     pub fn live_size(&self) -> u64 {
         let levels = || (0..self.grid.geometry().levels).filter_map(Level::new);
-        let values = |tree: &dyn AnyTree| levels().map(|level| tree.level_stats(level).value_count).sum::<u64>();
+        let values =
+            |tree: &dyn AnyTree| levels().map(|level| tree.level_stats(level).value_count).sum::<u64>();
         self.trees.iter().map(|tree| values(tree.as_ref()) * tree.value_size()).sum()
     }
 
@@ -266,7 +267,8 @@ impl Forest {
             self.plan();
         }
         let HalfBar { jobs, pace } = &mut self.half_bar;
-        let work: Vec<_> = jobs.iter().map(|active| (active.job.remaining(), active.job.value_size())).collect();
+        let work: Vec<_> =
+            jobs.iter().map(|active| (active.job.remaining(), active.job.value_size())).collect();
         for (active, quota) in jobs.iter_mut().zip(pace.take_beat(beats_left, &work)) {
             if quota > 0 {
                 let reservation = self.grid.reserve(active.job.blocks_bound(quota))?;
@@ -374,7 +376,9 @@ impl Forest {
         let levels = (0..self.grid.geometry().levels).filter_map(Level::new).collect::<Vec<_>>();
         self.trees.iter().flat_map(move |tree| {
             let levels = levels.clone();
-            levels.into_iter().flat_map(move |level| tree.tables(level).into_iter().map(move |table| (level, table)))
+            levels
+                .into_iter()
+                .flat_map(move |level| tree.tables(level).into_iter().map(move |table| (level, table)))
         })
     }
 
@@ -408,7 +412,11 @@ impl Forest {
 
 impl CompactionStats {
     fn record(&mut self, outcome: &Outcome) {
-        if outcome.moved > 0 { self.move_count += 1 } else { self.merge_count += 1 }
+        if outcome.moved > 0 {
+            self.move_count += 1
+        } else {
+            self.merge_count += 1
+        }
         self.consumed += outcome.consumed;
         self.produced += outcome.produced;
         self.moved += outcome.moved;

@@ -85,10 +85,9 @@ mod tests {
             let mut pace = Pace::new(jobs.iter().map(|(values, size)| values * size).sum());
             let beats = rng.u64(1..20);
             for beat in 0..beats {
-                for (job, quota) in jobs.clone().iter().zip(pace.take_beat(beats - beat, &jobs.clone())).enumerate() {
-                    let (index, ((values, _), quota)) = (job.0, job.1);
-                    assert!(quota <= *values);
-                    jobs[index].0 -= quota;
+                let quotas = pace.take_beat(beats - beat, &jobs);
+                for (job, quota) in jobs.iter_mut().zip(quotas) {
+                    job.0 = job.0.checked_sub(quota).expect("a job is given what it has at most");
                 }
             }
             assert!(pace.is_done());

@@ -27,6 +27,9 @@ pub struct Schedule {
 
 impl Schedule {
     /// The schedule of a file of this geometry.
+    ///
+    /// # Panics
+    /// If the geometry is not valid.
     #[must_use]
     pub fn new(geometry: &Geometry) -> Self {
         assert!(geometry.beats_per_bar >= 2, "geometry is validated before it gets here");
@@ -77,14 +80,17 @@ impl Schedule {
     }
 
     /// The levels that compaction writes to in a half, upper ones first.
+    ///
+    /// # Panics
+    /// Never: the geometry is valid.
     pub fn targets(&self, half: Half) -> impl Iterator<Item = Level> + use<> {
         let parity = match half {
             Half::First => 1,
             Half::Second => 0,
         };
-        (0..self.levels)
-            .filter(move |level| level % 2 == parity)
-            .map(|level| Level::new(level).expect("a validated geometry has fewer levels than a Level can hold"))
+        (0..self.levels).filter(move |level| level % 2 == parity).map(|level| {
+            Level::new(level).expect("a validated geometry has fewer levels than a Level can hold")
+        })
     }
 
     fn position(&self, beat: Beat) -> u64 {

@@ -3,9 +3,8 @@
 use understory_format::Corruption;
 use understory_grid::GridError;
 
-/// An operation of the log that failed.
+/// An operation of the log that failed. Exhaustive: a new kind is to be decided upon in every layer above.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum LogError {
     /// The chain on disk is not what it should be. The file needs repair or a backup.
     #[error(transparent)]

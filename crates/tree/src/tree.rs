@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use understory_format::{
-    Beat, Corruption, Direction, EditKind, Geometry, KeyRange, Level, ManifestEdit, Record, TableInfo, TreeId,
-    effect_size, u32_of,
+    Beat, Corruption, Direction, EditKind, Geometry, KeyRange, Level, ManifestEdit, Record, TableInfo,
+    TreeId, effect_size, u32_of,
 };
 use understory_grid::Grid;
 use understory_io::Pool;
 use understory_manifest::Manifest;
 use understory_table::{
-    AnySource, Found, Full, LevelCursor, Memtable, ReadAhead, Scratch, Sealed, TableError, TableLayout, search,
+    AnySource, Full, LevelCursor, Memtable, ReadAhead, Scratch, Sealed, TableError, TableLayout, search,
 };
 
 use crate::Scan;
@@ -87,13 +87,14 @@ impl<R: Record> Tree<R> {
     #[must_use]
     pub fn memtable_counts(&self) -> (u64, u64) {
         let waiting = self.immutable.as_ref().map_or(0, Sealed::len);
-        (self.mutable.len().into(), waiting.into())
+        (self.mutable.len(), waiting)
     }
 
     /// What a level holds.
     #[must_use]
     pub fn level_stats(&self, level: Level) -> LevelStats {
-        let blocks = self.manifest.iter(level, Beat::MAX).map(|table| u64::from(table.info.value_block_count));
+        let blocks =
+            self.manifest.iter(level, Beat::MAX).map(|table| u64::from(table.info.value_block_count));
         LevelStats {
             table_count: self.manifest.table_count(level),
             value_count: self.manifest.value_count(level),
@@ -116,12 +117,14 @@ impl<R: Record> Tree<R> {
     /// # Errors
     /// Damage or failure of what has to be read.
     pub fn get(&self, key: R::Key) -> Result<Option<R>, TableError> {
-        let in_memory = match self.mutable.get(key) {
-            Found::Absent => self.immutable.as_ref().map_or(Found::Absent, |sealed| sealed.get(key)),
-            found => found,
-        };
-        if !in_memory.is_absent() {
-            return Ok(in_memory.value());
+        let mut found = self.mutable.get(key);
+        if found.is_absent()
+            && let Some(sealed) = &self.immutable
+        {
+            found = sealed.get(key);
+        }
+        if !found.is_absent() {
+            return Ok(found.value());
         }
         for level in self.manifest.levels() {
             let Some(table) = self.manifest.find(level, key, Beat::MAX) else { continue };

@@ -6,8 +6,8 @@
 use std::any::{Any, TypeId};
 use std::fmt;
 
-use understory_format::{Record, effect_size, u32_of};
 use understory_forest::Forest;
+use understory_format::{Record, effect_size, u32_of};
 use understory_table::Full;
 
 /// Puts and removes over several trees, committed together by [`Database::commit`](crate::Database::commit).

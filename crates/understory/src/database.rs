@@ -50,12 +50,14 @@ impl Database {
     /// exists, or cannot be created or written.
     pub fn create(path: impl AsRef<Path>, schema: &Schema, options: &Options) -> Result<Self, Error> {
         let path = path.as_ref();
-        let geometry = options.geometry.clone().unwrap_or_default();
+        let geometry = options.geometry.unwrap_or_default();
         check(schema, &geometry, options)?;
         let storage = OsStorage::create(path, storage_options(options, false));
         let storage = Arc::new(storage.map_err(Error::Open)?);
         let made = Self::create_on(&storage, path, schema, options);
-        if made.is_err() && let Some(storage) = Arc::into_inner(storage) {
+        if made.is_err()
+            && let Some(storage) = Arc::into_inner(storage)
+        {
             storage.remove().map_err(Error::Io)?;
         }
         made
@@ -68,7 +70,7 @@ impl Database {
         options: &Options,
     ) -> Result<Self, Error> {
         let machine = Machine::os(Arc::clone(storage), 0).map_err(Error::Io)?;
-        let geometry = options.geometry.clone().unwrap_or_default();
+        let geometry = options.geometry.unwrap_or_default();
         Self::format(&machine, schema, &geometry, options)?;
         Self::open_machine(machine, path, schema, options, false)
     }
@@ -135,10 +137,12 @@ impl Database {
         }
         schema.check(&geometry)?;
         let budget = Budget::divide(options.memory, &geometry, schema.trees(), read_only)?;
-        let arena_size = budget.arena_size(&geometry).ok_or(Error::MemoryTooLarge { given: options.memory })?;
+        let arena_size =
+            budget.arena_size(&geometry).ok_or(Error::MemoryTooLarge { given: options.memory })?;
         let arena = Arena::new(arena_size).map_err(Error::Io)?;
         let chunk_size = understory_format::usize_of(geometry.block_size);
-        let pool = arena.pool(chunk_size, understory_format::usize_of(budget.chunk_count)).map_err(Error::Io)?;
+        let pool =
+            arena.pool(chunk_size, understory_format::usize_of(budget.chunk_count)).map_err(Error::Io)?;
         let grid = Grid::load(machine.clone(), &arena, budget.grid).map_err(unusable)?;
         if let Some(difference) = schema.differs(grid.trees()) {
             return Err(Error::SchemaDiffers { path: path.into(), difference });
@@ -273,9 +277,10 @@ impl Database {
     /// Figures about the database as it is now.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let trees = self.forest.tree_stats().map(|(name, value_size, (mutable_count, immutable_count), levels)| {
-            TreeStats { name, value_size, mutable_count, immutable_count, levels }
-        });
+        let trees =
+            self.forest.tree_stats().map(|(name, value_size, (mutable_count, immutable_count), levels)| {
+                TreeStats { name, value_size, mutable_count, immutable_count, levels }
+            });
         Stats {
             trees: trees.collect(),
             op: self.op.get(),
@@ -381,7 +386,11 @@ impl Database {
     fn read_error(&self, error: TableError) -> Error {
         let error = understory_forest::ForestError::from(error);
         let is_damage = matches!(error, understory_forest::ForestError::Corrupt(_));
-        if is_damage && self.grid.is_read_only() && self.grid.is_overtaken() { Error::Expired } else { error.into() }
+        if is_damage && self.grid.is_read_only() && self.grid.is_overtaken() {
+            Error::Expired
+        } else {
+            error.into()
+        }
     }
 }
 

@@ -189,6 +189,7 @@ pub enum SchemaDifference {
 
 impl From<GridError> for Error {
     fn from(error: GridError) -> Self {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "what is left says that the file is none of ours")]
         match error {
             GridError::Corrupt(corruption) => Self::Corrupt(corruption),
             GridError::Io(error) => Self::Io(error),

@@ -43,7 +43,9 @@ impl Schema {
         }
         let mut names: Vec<_> = self.trees.iter().map(TreeSpec::name).collect();
         names.sort_unstable();
-        if let Some((name, _)) = names.iter().zip(names.iter().skip(1)).find(|(first, second)| first == second) {
+        if let Some((name, _)) =
+            names.iter().zip(names.iter().skip(1)).find(|(first, second)| first == second)
+        {
             return Err(SchemaError::DuplicateName { name });
         }
         let misfit = self.trees.iter().find(|tree| !tree.fits(geometry));

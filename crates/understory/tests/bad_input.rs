@@ -1,6 +1,16 @@
 //! What bad input gets: a typed error that says what is wrong and with which file, and a file left as it was.
 
-#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "these tests damage files from outside")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "these tests damage files from outside"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that fails says where"
+)]
 
 mod common;
 
@@ -8,7 +18,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{Account, ByOwner, Event, options, schema};
-use understory::{Batch, Database, Error, Geometry, Options, Record, Schema, SchemaDifference, SchemaError, record};
+use understory::{
+    Batch, Database, Error, Geometry, Options, Record, Schema, SchemaDifference, SchemaError, record,
+};
 use understory_format::{Checksum, SUPERBLOCK_SIZE};
 use understory_grid::GridError;
 use understory_io::OpenError;
@@ -84,7 +96,9 @@ fn a_path_that_is_missing() {
 fn a_directory() {
     let folder = folder();
     fs::create_dir(&folder.path).unwrap();
-    check_file(&folder.path, |error| is_open(error, |source| matches!(source, OpenError::IsDirectory { .. })));
+    check_file(&folder.path, |error| {
+        is_open(error, |source| matches!(source, OpenError::IsDirectory { .. }))
+    });
 }
 
 #[test]
@@ -92,7 +106,9 @@ fn an_empty_file_and_one_of_somebody_else() {
     let folder = folder();
     for content in [Vec::new(), b"#!/bin/sh\n".to_vec(), vec![0; 100_000], vec![b'x'; 300_000]] {
         fs::write(&folder.path, content).unwrap();
-        check_file(&folder.path, |error| is_unusable(error, |source| matches!(source, GridError::NotUnderstory)));
+        check_file(&folder.path, |error| {
+            is_unusable(error, |source| matches!(source, GridError::NotUnderstory))
+        });
     }
 }
 
@@ -111,7 +127,9 @@ fn a_truncated_file() {
     let whole = fs::read(&folder.path).unwrap();
     for size in [whole.len() / 2 / 4096 * 4096, 80_000, 70_000] {
         fs::write(&folder.path, &whole[..size]).unwrap();
-        check_file(&folder.path, |error| is_unusable(error, |source| matches!(source, GridError::Truncated { .. })));
+        check_file(&folder.path, |error| {
+            is_unusable(error, |source| matches!(source, GridError::Truncated { .. }))
+        });
     }
 }
 
@@ -127,7 +145,9 @@ fn another_format_version() {
         copy[..16].copy_from_slice(&checksum.get().to_le_bytes());
     }
     fs::write(&folder.path, bytes).unwrap();
-    check_file(&folder.path, |error| is_unusable(error, |source| *source == GridError::Version { found: 99 }));
+    check_file(&folder.path, |error| {
+        is_unusable(error, |source| *source == GridError::Version { found: 99 })
+    });
 }
 
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -150,9 +170,12 @@ record!(OtherKey: "accounts", key = { id: U64 });
 fn a_schema_that_differs() {
     let folder = file();
     let check = |schema: Schema, expected: SchemaDifference| {
-        check(&folder.path, &schema, &options(), |error| {
-            matches!(error, Error::SchemaDiffers { difference, .. } if *difference == expected)
-        });
+        check(
+            &folder.path,
+            &schema,
+            &options(),
+            |error| matches!(error, Error::SchemaDiffers { difference, .. } if *difference == expected),
+        );
     };
     check(Schema::new().tree::<Account>(), SchemaDifference::Count { file: 3, declared: 1 });
     check(
@@ -214,7 +237,9 @@ fn a_batch_over_the_limit_changes_nothing() {
     }
     let before = database.stats().op;
     let error = database.commit(&batch).unwrap_err();
-    assert!(matches!(error, Error::BatchTooLarge { size, limit: found } if size == batch.size() && found == limit));
+    assert!(
+        matches!(error, Error::BatchTooLarge { size, limit: found } if size == batch.size() && found == limit)
+    );
     assert_eq!(database.stats().op, before);
     assert_eq!(database.scan::<Account>(..).unwrap().count(), 0);
 }
@@ -314,7 +339,10 @@ fn a_full_file_says_so_and_can_still_be_read() {
     assert!(matches!(error, Error::OutOfSpace { .. }), "{error:?}");
     assert!(committed > 1_000);
     assert!(matches!(database.commit(&batch), Err(Error::Poisoned)));
-    assert_eq!(database.scan::<Account>(..).unwrap().map(Result::unwrap).count(), usize::try_from(committed).unwrap());
+    assert_eq!(
+        database.scan::<Account>(..).unwrap().map(Result::unwrap).count(),
+        usize::try_from(committed).unwrap()
+    );
     drop(database);
     Database::open(&folder.path, &schema(), &options).unwrap();
     assert!(fs::metadata(&folder.path).unwrap().len() <= 1 << 20);

@@ -1,5 +1,11 @@
 //! A crash at every storage operation of a small workload: what is found again is a checkpoint, whole, and not
 //! older than the last one that was acknowledged.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that fails says where"
+)]
 
 mod common;
 

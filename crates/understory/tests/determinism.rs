@@ -1,5 +1,11 @@
 //! The same operations give equal files (architecture, "What determinism means"): equal checkpoint states and
 //! equal blocks reachable from them, whatever the cache, the order of I/O and the number of its threads.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that fails says where"
+)]
 
 mod common;
 

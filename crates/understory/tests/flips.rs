@@ -2,6 +2,12 @@
 //! data or a typed error, never a panic and never wrong data.
 //!
 //! A test run takes every so-many-th byte; `UNDERSTORY_FLIP_STRIDE=1` takes all.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that fails says where"
+)]
 
 mod common;
 

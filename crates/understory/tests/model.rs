@@ -1,4 +1,10 @@
 //! A million random effects over three trees against `BTreeMap`s, with checkpoints, settles and reopens.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that fails says where"
+)]
 
 mod common;
 
@@ -94,7 +100,9 @@ fn scan_accounts(user: &mut User, database: &Database) {
     let range = (bound(&mut user.rng, low), bound(&mut user.rng, high));
     let is_valid = match range {
         (Bound::Excluded(low), Bound::Excluded(high)) => low < high,
-        (Bound::Excluded(low) | Bound::Included(low), Bound::Excluded(high) | Bound::Included(high)) => low <= high,
+        (Bound::Excluded(low) | Bound::Included(low), Bound::Excluded(high) | Bound::Included(high)) => {
+            low <= high
+        }
         _ => true,
     };
     let found = database.scan::<Account>(range).unwrap().take(50).map(Result::unwrap);

@@ -1,6 +1,7 @@
 //! What the tests of the whole engine share: three trees, a model of them, and a random user of both.
 
-#![expect(dead_code, reason = "each test uses its part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses its part of it")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -48,7 +49,7 @@ pub fn options() -> Options {
 }
 
 pub fn create_sim(machine: &Machine, options: &Options) -> Result<Database, Error> {
-    let geometry = options.geometry.clone().unwrap_or_default();
+    let geometry = options.geometry.unwrap_or_default();
     Database::format(machine, &schema(), &geometry, options)?;
     open_sim(machine, options)
 }
