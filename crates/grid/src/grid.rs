@@ -1,4 +1,11 @@
 //! The grid: what its parts share. The operations stand in `read`, `write`, `space`, `checkpoint`, `open`.
+//!
+//! # Invariants
+//! - Once poisoned, a grid stays so (`OnceLock`), and `check_writable` is the first line of all that writes.
+//! - A newest root is in memory only after it is durable (`Grid::install`).
+//!
+//! # Not here
+//! Anything that does I/O.
 
 use std::sync::OnceLock;
 

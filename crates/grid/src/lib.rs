@@ -48,3 +48,8 @@ pub use grid::{Grid, GridOptions};
 pub use open::FormatState;
 pub use quorum::CopyState;
 pub use stats::GridStats;
+
+/// The example of the README is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
