@@ -5,7 +5,7 @@
 //! about to use, which costs nothing beside the search.
 //!
 //! # Invariants
-//! - A [`View`] exists only if the index agrees with its [`TableInfo`] in counts, key range and tree
+//! - An [`Index`] exists only if the block agrees with its [`TableInfo`] in counts, key range and tree
 //!   (`View::check`).
 //! - An entry and a [`PageRef`] never lead outside their block, whatever the bytes.
 //!
@@ -22,34 +22,52 @@ use understory_grid::{Block, Grid};
 
 use crate::{TableError, TableLayout};
 
-/// The index block of a table, held in memory.
+/// The index block of a table, held in memory; it agrees with the table's info.
 #[derive(Clone, Debug)]
 pub(crate) struct Index {
     block: Block,
-    info: TableInfo,
 }
 
 impl Index {
     /// The index, if it is in memory.
-    pub(crate) fn cached(grid: &Grid, info: &TableInfo) -> Option<Self> {
-        let block = grid.cached(info.index.first()).or_else(|| grid.cached(info.index.second()))?;
-        Some(Self { block, info: *info })
+    #[inline]
+    pub(crate) fn cached(
+        grid: &Grid,
+        layout: &TableLayout,
+        info: &TableInfo,
+    ) -> Result<Option<Self>, Corruption> {
+        let block = grid.cached(info.index.first()).or_else(|| grid.cached(info.index.second()));
+        block.map(|block| Self::checked(block, layout, info)).transpose()
     }
 
     /// The index, read if need be.
     pub(crate) fn read(grid: &Grid, layout: &TableLayout, info: &TableInfo) -> Result<Self, TableError> {
-        if let Some(index) = Self::cached(grid, info) {
+        if let Some(index) = Self::cached(grid, layout, info)? {
             return Ok(index);
         }
         let block = grid.read_twin(info.index, BlockKind::Index)?;
         IndexView::new(&block, usize_of(layout.key_size))
             .map_err(|error| error.at(Place::Block(info.index.address)))?;
-        Ok(Self { block, info: *info })
+        Ok(Self::checked(block, layout, info)?)
+    }
+
+    #[inline]
+    fn checked(block: Block, layout: &TableLayout, info: &TableInfo) -> Result<Self, Corruption> {
+        let index = Self { block };
+        index
+            .view(layout)
+            .and_then(|view| view.check(info))
+            .map_err(|error| error.at(Place::Block(info.index.address)))?;
+        Ok(index)
     }
 
     /// A look into the index.
+    #[inline]
     pub(crate) fn view<'a>(&'a self, layout: &'a TableLayout) -> Result<View<'a>, Corruption> {
-        View::new(&self.block, &self.info, layout)
+        let address = self.block.reference().address;
+        let index = IndexView::unchecked(&self.block, usize_of(layout.key_size))
+            .map_err(|error| error.at(Place::Block(address)))?;
+        Ok(View { index, layout, address })
     }
 }
 
@@ -80,18 +98,6 @@ pub(crate) struct PageRef {
 }
 
 impl<'a> View<'a> {
-    fn new(block: &'a [u8], info: &TableInfo, layout: &'a TableLayout) -> Result<Self, Corruption> {
-        let address = info.index.address;
-        Self::unplaced(block, info, layout).map_err(|error| error.at(Place::Block(address)))
-    }
-
-    fn unplaced(block: &'a [u8], info: &TableInfo, layout: &'a TableLayout) -> Result<Self, Corruption> {
-        let index = IndexView::unchecked(block, usize_of(layout.key_size))?;
-        let view = Self { index, layout, address: info.index.address };
-        view.check(info)?;
-        Ok(view)
-    }
-
     /// What the index says of the whole table is what the manifest says.
     fn check(&self, info: &TableInfo) -> Result<(), Corruption> {
         let index = &self.index;

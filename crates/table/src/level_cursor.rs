@@ -32,16 +32,14 @@ use understory_grid::Grid;
 use crate::{Direction, Entry, KeyRange, Source, TableError, TableLayout};
 
 mod walk;
+mod window;
 
 use walk::{Page, Walk};
+pub use window::Values;
+use window::{WINDOW_MAX, WINDOW_MIN, is_set};
 
 /// Blocks that a cursor holds at most: the index of its table and of the next, and a value block.
 pub const BLOCKS_HELD_MAX: usize = 3;
-
-/// Values of the first window; each further one is twice as long.
-const WINDOW_MIN: u32 = 8;
-/// Values of a window at most.
-const WINDOW_MAX: u32 = 256;
 
 /// How far a cursor reads ahead, in value blocks beyond the one it is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,35 +82,8 @@ pub struct LevelCursor<R: Record, T = std::vec::IntoIter<TableInfo>> {
     passed: u64,
 }
 
-/// The next values of a [`LevelCursor`], in one slice.
-#[derive(Clone, Copy, Debug)]
-pub struct Values<'a, R> {
-    /// The values in ascending order of keys; a descending cursor gives the last one first.
-    pub values: &'a [R],
-    /// Bitmap of the page and index of the first value in it, if its block has tombstones.
-    tombstones: Option<(&'a [u8], u32)>,
-}
-
-impl<R> Values<'_, R> {
-    /// Whether none of the values can be a tombstone.
-    #[must_use]
-    #[inline]
-    pub const fn has_no_tombstones(&self) -> bool {
-        self.tombstones.is_none()
-    }
-
-    /// Whether value `index` of the slice is a tombstone.
-    #[must_use]
-    #[inline]
-    pub fn is_tombstone(&self, index: usize) -> bool {
-        self.tombstones.is_some_and(|(bitmap, first)| is_set(bitmap, usize_of(first) + index))
-    }
-}
-
-#[inline]
-fn is_set(bitmap: &[u8], index: usize) -> bool {
-    bitmap.get(index / 8).is_some_and(|byte| byte >> (index % 8) & 1 == 1)
-}
+/// The next entry of a [`LevelCursor`] and its key.
+pub type Head<'a, R> = (Entry<&'a R>, <R as Record>::Key);
 
 impl<R: Record, T: Iterator<Item = TableInfo>> LevelCursor<R, T> {
     /// A cursor over the values of `tables` in `range`. Nothing is read before the first value is asked for.
@@ -148,7 +119,7 @@ impl<R: Record, T: Iterator<Item = TableInfo>> LevelCursor<R, T> {
     /// # Errors
     /// What reading or checking the next block gives; the cursor stays where it is.
     #[inline]
-    pub fn peek(&mut self) -> Result<Option<(Entry<&R>, R::Key)>, TableError> {
+    pub fn peek(&mut self) -> Result<Option<Head<'_, R>>, TableError> {
         if self.window.is_empty() && !self.refill()? {
             return Ok(None);
         }
@@ -167,7 +138,7 @@ impl<R: Record, T: Iterator<Item = TableInfo>> LevelCursor<R, T> {
         }
         let bitmap = self.page.bitmap.clone().and_then(|bitmap| self.walk.bytes().get(bitmap));
         let tombstones = bitmap.map(|bitmap| (bitmap, self.window.start));
-        Ok(Some(Values { values: self.slice(self.window.clone()), tombstones }))
+        Ok(Some(Values::new(self.slice(self.window.clone()), tombstones)))
     }
 
     /// Goes past the next `count` values of the slice that [`values`](Self::values) gives.
@@ -325,8 +296,10 @@ impl<R: Record, T: Iterator<Item = TableInfo>> LevelCursor<R, T> {
             }
         };
         let values = self.slice(next.clone());
-        self.check_order(values, next.start)?;
-        let (edge, cut) = self.cut(values);
+        if let Some(index) = window::out_of_order(values, &self.range, self.direction, self.edge) {
+            return Err(self.out_of_order(next.start + index));
+        }
+        let (edge, cut) = window::cut(values, &self.range, self.direction);
         let next = next.start + cut.start..next.start + cut.end;
         self.ended = cut.len() < values.len();
         (self.edge, self.window, self.rest) = (edge, next, rest);
@@ -334,51 +307,11 @@ impl<R: Record, T: Iterator<Item = TableInfo>> LevelCursor<R, T> {
         Ok(())
     }
 
-    /// The part of a stretch that is within the range, and the last key of the stretch in the cursor's direction.
-    fn cut(&self, values: &[R]) -> (Option<R::Key>, Range<u32>) {
-        let all = u32_of(values.len());
-        let first = values.first().map(Record::key);
-        let last = values.last().map(Record::key);
-        match self.direction {
-            Direction::Ascending if last.is_some_and(|last| last > self.range.max()) => {
-                let max = self.range.max();
-                (last, 0..u32_of(values.partition_point(|value| value.key() <= max)))
-            }
-            Direction::Ascending => (last, 0..all),
-            Direction::Descending if first.is_some_and(|first| first < self.range.min()) => {
-                let min = self.range.min();
-                (first, u32_of(values.partition_point(|value| value.key() < min))..all)
-            }
-            Direction::Descending => (first, 0..all),
-        }
-    }
-
-    /// Whether a stretch of the page is in strict order, also against where the range begins and what was offered
-    /// before.
-    fn check_order(&self, values: &[R], start: u32) -> Result<(), Corruption> {
-        let mut keys = values.iter().map(Record::key);
-        let Some(first) = keys.next() else { return Ok(()) };
-        let (mut before, mut falls) = (first, 0);
-        for (index, key) in (1..).zip(keys) {
-            if key <= before {
-                falls = index;
-            }
-            before = key;
-        }
-        let follows = match self.direction {
-            Direction::Ascending => self.range.min() <= first && self.edge.is_none_or(|edge| edge < first),
-            Direction::Descending => before <= self.range.max() && self.edge.is_none_or(|edge| before < edge),
-        };
-        if falls == 0 && follows {
-            return Ok(());
-        }
-        let expected = Expected::Rule("keys that ascend strictly");
-        Err(Corruption::new("key", expected, u128::from(start + falls)).at(self.place()))
-    }
-
     #[cold]
-    fn place(&self) -> Place {
-        Place::Page(self.page.reference.expect("a page is held").address, self.page.number)
+    fn out_of_order(&self, index: u32) -> Corruption {
+        let reference = self.page.reference.expect("a page is held");
+        let expected = Expected::Rule("keys that ascend strictly");
+        Corruption::new("key", expected, index.into()).at(Place::Page(reference.address, self.page.number))
     }
 }
 

@@ -44,7 +44,7 @@ pub use entry::{Entry, Found};
 pub use error::{LayoutError, TableError};
 pub use index::addresses;
 pub use layout::TableLayout;
-pub use level_cursor::{BLOCKS_HELD_MAX, LevelCursor, ReadAhead, Values};
+pub use level_cursor::{BLOCKS_HELD_MAX, Head, LevelCursor, ReadAhead, Values};
 pub use lookup::{Lookup, search, search_cached};
 pub use memtable::{Contents, Full, MemCursor, Memtable, Sealed};
 pub use merge::{Counts, Merge, Step, Tombstones};

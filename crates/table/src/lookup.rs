@@ -41,7 +41,7 @@ pub fn search_cached<R: Record>(
     info: &TableInfo,
     key: R::Key,
 ) -> Result<Lookup<R>, TableError> {
-    let Some(index) = Index::cached(grid, info) else { return Ok(Lookup::NeedsIo) };
+    let Some(index) = Index::cached(grid, layout, info)? else { return Ok(Lookup::NeedsIo) };
     let Some(page) = index.view(layout)?.page_for(key)? else { return Ok(Lookup::Absent) };
     let PageRef { reference, page: number, checksum, range, .. } = &page;
     match grid.cached_page(*reference, *number, *checksum, range.clone()) {

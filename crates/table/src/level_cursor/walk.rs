@@ -12,8 +12,11 @@ use core::marker::PhantomData;
 use core::ops::Range;
 use std::sync::Arc;
 
+use understory_format::value::ValueMetadata;
+use understory_format::zerocopy::FromBytes;
 use understory_format::{
-    BlockKind, BlockRef, Corruption, IndexEntryHost, Key, Place, Record, TableInfo, ValueBlockView, usize_of,
+    BlockHeader, BlockKind, BlockRef, Corruption, Expected, IndexEntryHost, Key, Place, Record, TableInfo,
+    usize_of,
 };
 use understory_grid::{Block, Grid};
 
@@ -263,7 +266,7 @@ impl<R: Record, T: Iterator<Item = TableInfo>> Walk<R, T> {
             next.index = match next.index_asked && ahead > 0 {
                 // It was asked for at least a block ago. What is wrong with it shows when the table is opened.
                 true => Index::read(&self.grid, &self.layout, &next.info).ok(),
-                false => Index::cached(&self.grid, &next.info),
+                false => Index::cached(&self.grid, &self.layout, &next.info).ok().flatten(),
             };
         }
         let Some(index) = &next.index else {
@@ -350,14 +353,21 @@ fn ask_for<K: Key>(
     }
 }
 
-/// Whether a value block is what its index entry says.
+/// Whether a value block is what its index entry says. What its header says in itself was checked by who made it
+/// with this checksum; here it is related to the table.
 fn check_block(block: &Block, entry: &IndexEntryHost, layout: &TableLayout) -> Result<(), Corruption> {
     let check = || {
-        let view = ValueBlockView::new(block)?;
-        exactly("value_size", layout.value_size(), view.layout().value_size())?;
-        exactly("page_size", layout.value.page_size, view.layout().page_size)?;
-        exactly("value_count", entry.value_count, view.value_count())?;
-        exactly("tombstone_count", entry.tombstone_count, view.tombstone_count())
+        let (header, _) = BlockHeader::ref_from_prefix(block).map_err(|_| no_header())?;
+        let metadata = ValueMetadata::ref_from_bytes(&header.metadata).map_err(|_| no_header())?;
+        exactly("value_size", layout.value_size(), metadata.value_size.get())?;
+        exactly("page_size", layout.value.page_size, metadata.page_size.get())?;
+        exactly("value_count", entry.value_count, metadata.value_count.get())?;
+        exactly("tombstone_count", entry.tombstone_count, metadata.tombstone_count.get())
     };
     check().map_err(|error| error.at(Place::Block(entry.reference.address)))
+}
+
+#[cold]
+fn no_header() -> Corruption {
+    Corruption::new("length", Expected::Rule("a block with a header"), 0)
 }
