@@ -119,8 +119,8 @@ fn reads<R: Record>(memtable: &Memtable<R>, row: impl Fn(u64) -> R) {
     let mut random = fastrand::Rng::with_seed(1);
     let hits: Vec<R::Key> = (0..COUNT).map(|_| row(random.u64(..)).key()).collect();
     let misses: Vec<R::Key> = (0..COUNT).map(|_| row(random.u64(..)).key()).collect();
-    time("get, there", COUNT, || hits.iter().for_each(|&key| drop(black_box(memtable.get(key)))));
-    time("get, absent", COUNT, || misses.iter().for_each(|&key| drop(black_box(memtable.get(key)))));
+    time("get, there", COUNT, || hits.iter().for_each(|&key| _ = black_box(memtable.get(key))));
+    time("get, absent", COUNT, || misses.iter().for_each(|&key| _ = black_box(memtable.get(key))));
     time("scan of 100 with closed beats", 1000, || {
         hits.iter().take(1000).for_each(|&key| scan(memtable, key));
     });

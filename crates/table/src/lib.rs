@@ -53,3 +53,8 @@ pub use source::Source;
 pub use understory_format::{Direction, KeyRange};
 pub use verify::verify;
 pub use writer::{Abandoned, TableWriter};
+
+/// The example of the README is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

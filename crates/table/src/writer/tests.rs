@@ -137,6 +137,24 @@ fn slices_and_single_values_give_equal_blocks() {
     }
 }
 
+/// What was in the buffers before does not get into the blocks.
+#[test]
+fn dirty_buffers_give_equal_blocks() {
+    for geometry in geometries() {
+        let entries = values::<Posting>(1700);
+        let clean = TestGrid::new::<Posting>(geometry);
+        let dirty = TestGrid::new::<Posting>(geometry);
+        let mut buffers: Vec<Buffer> = std::iter::from_fn(|| dirty.grid.buffer().ok()).collect();
+        assert!(buffers.len() > 200);
+        buffers.iter_mut().for_each(|buffer| buffer.fill(0xa5));
+        drop(buffers);
+        assert_eq!(dirty.tables(&entries), clean.tables(&entries));
+        clean.grid.flush().unwrap();
+        dirty.grid.flush().unwrap();
+        assert!(clean.sim.image() == dirty.sim.image(), "byte for byte");
+    }
+}
+
 #[test]
 fn what_is_out_of_order_is_refused_and_not_taken() {
     let grid = TestGrid::new::<Pair>(wide());
