@@ -14,7 +14,7 @@ use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use understory_forest::{Forest, Root};
+use understory_forest::{Forest, ForestError, Root};
 use understory_format::{Checksum, Direction, Geometry, Key, KeyRange, Op, Record, charge};
 use understory_grid::{FormatState, Grid, GridError};
 use understory_io::{Arena, Machine, OsStorage};
@@ -148,7 +148,8 @@ impl Database {
             return Err(Error::SchemaDiffers { path: path.into(), difference });
         }
         let grid = Arc::new(grid);
-        let mut forest = Forest::open(Arc::clone(&grid), schema.trees(), &pool)?;
+        let forest = Forest::open(Arc::clone(&grid), schema.trees(), &pool);
+        let mut forest = forest.map_err(|error| expired_or(error, &grid))?;
         if !read_only {
             forest.begin()?;
         }
@@ -243,8 +244,8 @@ impl Database {
         self.drain()
     }
 
-    /// Brings the file to rest: empties level 0, brings every level within its limit, and takes checkpoints
-    /// until no released block waits to be freed.
+    /// Brings the file to rest: empties level 0, brings every level within its limit, takes checkpoints until no
+    /// released block waits to be freed, and cuts the file behind its last block.
     ///
     /// # Errors
     /// As [`checkpoint`](Self::checkpoint).
@@ -263,7 +264,9 @@ impl Database {
             bars += 1;
         }
         self.forest.set_settle(false);
-        (0..3).try_for_each(|_| self.drain())
+        (0..3).try_for_each(|_| self.drain())?;
+        self.grid.trim(0)?;
+        Ok(())
     }
 
     /// Takes a checkpoint of what is committed and closes the file.
@@ -382,15 +385,8 @@ impl Database {
         Ok(())
     }
 
-    /// Damage that a read-only handle meets may be a writer's reuse of what the handle shows.
     fn read_error(&self, error: TableError) -> Error {
-        let error = understory_forest::ForestError::from(error);
-        let is_damage = matches!(error, understory_forest::ForestError::Corrupt(_));
-        if is_damage && self.grid.is_read_only() && self.grid.is_overtaken() {
-            Error::Expired
-        } else {
-            error.into()
-        }
+        expired_or(error.into(), &self.grid)
     }
 }
 
@@ -420,6 +416,12 @@ impl<R: Record> Iterator for Scan<'_, R> {
             }
         }
     }
+}
+
+/// Damage that a read-only handle meets may be a writer's reuse of what the handle shows.
+fn expired_or(error: ForestError, grid: &Grid) -> Error {
+    let is_damage = matches!(error, ForestError::Corrupt(_));
+    if is_damage && grid.is_read_only() && grid.is_overtaken() { Error::Expired } else { error.into() }
 }
 
 /// The least inclusive range with all keys of `range`; none if there is no key in it.

@@ -66,7 +66,7 @@ fn every_byte() {
     assert!(image.len() <= 1 << 20, "the image has {} bytes", image.len());
     let options = options().memory(4 << 20);
     let stride = std::env::var("UNDERSTORY_FLIP_STRIDE").ok().and_then(|stride| stride.parse().ok());
-    let stride = stride.unwrap_or(if cfg!(debug_assertions) { 4_093 } else { 251 });
+    let stride = stride.unwrap_or(if cfg!(debug_assertions) { 4_093 } else { 31 });
     assert_eq!(outcome(&image, &model, &options), "right");
     let mut counts = BTreeMap::<_, u64>::new();
     for offset in (0..image.len()).step_by(stride) {
