@@ -21,16 +21,16 @@ pub(crate) fn answer(db: &Database) -> Result<Answered, Failure> {
     let (carriers, t0) = crate::timed(|| count(db, |entry: &ByCarrier| name(&entry.carrier)));
     let (origins, t1) = crate::timed(|| count(db, |entry: &ByOrigin| name(&entry.origin)));
     let (destinations, t2) = crate::timed(|| count(db, |entry: &ByDest| name(&entry.dest)));
-    let (aircraft, t3) = crate::timed(|| aircraft(db, false));
-    let (aircraft_backwards, t4) = crate::timed(|| self::aircraft(db, true));
+    let (forwards, t3) = crate::timed(|| aircraft(db, false));
+    let (backwards, t4) = crate::timed(|| aircraft(db, true));
     let (days, t5) = crate::timed(|| count(db, day));
-    let (route, t6) = crate::timed(|| self::route(db));
+    let (route, t6) = crate::timed(|| route(db));
     let answers = Answers {
         carriers: carriers?,
         origins: origins?,
         destinations: answers::busiest(destinations?, BUSIEST),
-        aircraft: aircraft?,
-        aircraft_backwards: aircraft_backwards?,
+        aircraft: forwards?,
+        aircraft_backwards: backwards?,
         busiest_day: answers::busiest(days?, 1),
         route: route?,
     };
