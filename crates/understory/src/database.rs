@@ -10,20 +10,20 @@
 //! The journal, which will make each commit durable by itself; until then the last checkpoint is what a
 //! reopened file shows.
 
-use std::ops::{Bound, RangeBounds};
+use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use understory_forest::{Forest, ForestError, Root};
-use understory_format::{Checksum, Direction, Geometry, Key, KeyRange, Op, Record, charge};
-use understory_grid::{FormatState, Grid, GridError};
-use understory_io::{Arena, Machine, OsStorage};
+use understory_format::{Checksum, Direction, Geometry, Op, Record, charge};
+use understory_grid::Grid;
+use understory_io::Machine;
 use understory_table::TableError;
 use understory_tree::Tree;
 
-use crate::options::Budget;
+use crate::open::is_expired;
 use crate::stats::TreeStats;
-use crate::{Batch, Error, Options, Schema, Stats};
+use crate::{Batch, Error, Scan, Stats};
 
 /// An open database.
 ///
@@ -43,127 +43,20 @@ pub struct Database {
 }
 
 impl Database {
-    /// Creates a file at `path` and opens it.
-    ///
-    /// # Errors
-    /// A schema, geometry or memory budget that cannot work, in which case nothing is created; a file that
-    /// exists, or cannot be created or written.
-    pub fn create(path: impl AsRef<Path>, schema: &Schema, options: &Options) -> Result<Self, Error> {
-        let path = path.as_ref();
-        let geometry = options.geometry.unwrap_or_default();
-        check(schema, &geometry, options)?;
-        let storage = OsStorage::create(path, storage_options(options, false));
-        let storage = Arc::new(storage.map_err(Error::Open)?);
-        let made = Self::create_on(&storage, path, schema, options);
-        if made.is_err()
-            && let Some(storage) = Arc::into_inner(storage)
-        {
-            storage.remove().map_err(Error::Io)?;
-        }
-        made
-    }
-
-    fn create_on(
-        storage: &Arc<OsStorage>,
-        path: &Path,
-        schema: &Schema,
-        options: &Options,
-    ) -> Result<Self, Error> {
-        let machine = Machine::os(Arc::clone(storage), 0).map_err(Error::Io)?;
-        let geometry = options.geometry.unwrap_or_default();
-        Self::format(&machine, schema, &geometry, options)?;
-        Self::open_machine(machine, path, schema, options, false)
-    }
-
-    /// Opens the file at `path` for reading and writing, at its last checkpoint.
-    ///
-    /// # Errors
-    /// A file that is missing, locked, not one of ours, damaged, or that differs from what the schema and
-    /// options say. Nothing on it is changed then.
-    pub fn open(path: impl AsRef<Path>, schema: &Schema, options: &Options) -> Result<Self, Error> {
-        Self::open_path(path.as_ref(), schema, options, false)
-    }
-
-    /// Opens the file at `path` for reading only, at its last checkpoint. A writer may be at work on it: when
-    /// that has reused blocks which this handle needs, reads give [`Error::Expired`].
-    ///
-    /// # Errors
-    /// As [`open`](Self::open), but for the lock.
-    pub fn open_read_only(path: impl AsRef<Path>, schema: &Schema, options: &Options) -> Result<Self, Error> {
-        Self::open_path(path.as_ref(), schema, options, true)
-    }
-
-    fn open_path(path: &Path, schema: &Schema, options: &Options, read_only: bool) -> Result<Self, Error> {
-        let storage = OsStorage::open(path, storage_options(options, read_only));
-        let storage = storage.map_err(Error::Open)?;
-        let machine = Machine::os(storage, 0).map_err(Error::Io)?;
-        Self::open_machine(machine, path, schema, options, read_only)
-    }
-
-    /// Makes an empty database on the storage of `machine`, which is what [`create`](Self::create) does with
-    /// a file.
-    ///
-    /// # Errors
-    /// As [`create`](Self::create).
-    pub fn format(
-        machine: &Machine,
-        schema: &Schema,
-        geometry: &Geometry,
-        options: &Options,
-    ) -> Result<(), Error> {
-        check(schema, geometry, options)?;
-        let trees = schema.describe();
-        let state = FormatState { geometry: *geometry, trees: &trees, size_limit: options.size_limit };
-        Ok(Grid::format(machine, &state)?)
-    }
-
-    /// Opens the database on the storage of `machine`, real or simulated. `path` is for messages only.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub fn open_machine(
-        machine: Machine,
-        path: &Path,
-        schema: &Schema,
-        options: &Options,
-        read_only: bool,
-    ) -> Result<Self, Error> {
-        let unusable = |error| unusable(path, error);
-        let found = Grid::peek(&machine).map_err(unusable)?;
-        let geometry = found.checkpoint.geometry;
-        if let Some(difference) = options.geometry.as_ref().and_then(|asked| asked.differs(&geometry)) {
-            let (field, file, asked) = (difference.field, difference.theirs, difference.ours);
-            return Err(Error::GeometryDiffers { path: path.into(), field, file, asked });
-        }
-        schema.check(&geometry)?;
-        let budget = Budget::divide(options.memory, &geometry, schema.trees(), read_only)?;
-        let arena_size =
-            budget.arena_size(&geometry).ok_or(Error::MemoryTooLarge { given: options.memory })?;
-        let arena = Arena::new(arena_size).map_err(Error::Io)?;
-        let chunk_size = understory_format::usize_of(geometry.block_size);
-        let pool =
-            arena.pool(chunk_size, understory_format::usize_of(budget.chunk_count)).map_err(Error::Io)?;
-        let grid = Grid::load(machine.clone(), &arena, budget.grid).map_err(unusable)?;
-        if let Some(difference) = schema.differs(grid.trees()) {
-            return Err(Error::SchemaDiffers { path: path.into(), difference });
-        }
-        let grid = Arc::new(grid);
-        let forest = Forest::open(Arc::clone(&grid), schema.trees(), &pool);
-        let mut forest = forest.map_err(|error| expired_or(error, &grid))?;
-        if !read_only {
-            forest.begin()?;
-        }
+    /// A database at the checkpoint that `forest` was opened at.
+    pub(crate) fn at_checkpoint(path: &Path, machine: Machine, forest: Forest) -> Self {
+        let grid = Arc::clone(forest.grid());
         let state = grid.checkpoint_state();
-        Ok(Self {
+        Self {
             path: path.into(),
             machine,
+            grid,
             forest,
             op: state.op_checkpoint,
             charge_total: state.charge_total,
             charge_checkpoint: state.charge_total,
             op_checkpoint: state.op_checkpoint,
-            grid,
-        })
+        }
     }
 
     /// Applies all puts and removes of `batch`, or, on an error, none. What is committed is durable with the
@@ -224,11 +117,7 @@ impl Database {
         range: impl RangeBounds<R::Key>,
         direction: Direction,
     ) -> Result<Scan<'_, R>, Error> {
-        let tree = self.tree::<R>()?;
-        let keys = bounds(&range);
-        let scan = keys.map(|keys| tree.scan(keys, direction));
-        let excluded = [excluded(range.start_bound()), excluded(range.end_bound())];
-        Ok(Scan { database: self, scan, excluded })
+        Ok(Scan::new(self, self.tree::<R>()?, &range, direction))
     }
 
     /// Makes everything committed so far durable. Costs up to two bars of compaction work; nothing if there
@@ -385,76 +274,9 @@ impl Database {
         Ok(())
     }
 
-    fn read_error(&self, error: TableError) -> Error {
-        expired_or(error.into(), &self.grid)
+    /// Damage that a read-only handle meets may be a writer's reuse of what the handle shows.
+    pub(crate) fn read_error(&self, error: TableError) -> Error {
+        let error = ForestError::from(error);
+        if is_expired(&error, &self.grid) { Error::Expired } else { error.into() }
     }
-}
-
-/// The records of a scan, in its order.
-///
-/// After an error it ends.
-#[derive(Debug)]
-pub struct Scan<'a, R: Record> {
-    database: &'a Database,
-    scan: Option<understory_tree::Scan<'a, R>>,
-    /// Keys that bound the range and are not in it.
-    excluded: [Option<R::Key>; 2],
-}
-
-impl<R: Record> Iterator for Scan<'_, R> {
-    type Item = Result<R, Error>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            match self.scan.as_mut()?.next() {
-                Ok(Some(record)) if self.excluded.contains(&Some(record.key())) => {}
-                Ok(record) => return record.copied().map(Ok),
-                Err(error) => {
-                    self.scan = None;
-                    return Some(Err(self.database.read_error(error)));
-                }
-            }
-        }
-    }
-}
-
-/// Damage that a read-only handle meets may be a writer's reuse of what the handle shows.
-fn expired_or(error: ForestError, grid: &Grid) -> Error {
-    let is_damage = matches!(error, ForestError::Corrupt(_));
-    if is_damage && grid.is_read_only() && grid.is_overtaken() { Error::Expired } else { error.into() }
-}
-
-/// The least inclusive range with all keys of `range`; none if there is no key in it.
-fn bounds<K: Key>(range: &impl RangeBounds<K>) -> Option<KeyRange<K>> {
-    let min = match range.start_bound() {
-        Bound::Unbounded => K::MIN,
-        Bound::Included(key) | Bound::Excluded(key) => *key,
-    };
-    let max = match range.end_bound() {
-        Bound::Unbounded => K::MAX,
-        Bound::Included(key) | Bound::Excluded(key) => *key,
-    };
-    KeyRange::new(min, max)
-}
-
-fn excluded<K: Key>(bound: Bound<&K>) -> Option<K> {
-    match bound {
-        Bound::Excluded(key) => Some(*key),
-        Bound::Included(_) | Bound::Unbounded => None,
-    }
-}
-
-fn check(schema: &Schema, geometry: &Geometry, options: &Options) -> Result<(), Error> {
-    geometry.validate()?;
-    schema.check(geometry)?;
-    Budget::divide(options.memory, geometry, schema.trees(), false).map(|_| ())
-}
-
-fn storage_options(options: &Options, read_only: bool) -> understory_io::Options {
-    let threads = options.io_threads.max(1);
-    understory_io::Options { read_only, threads, ..understory_io::Options::default() }
-}
-
-fn unusable(path: &Path, source: GridError) -> Error {
-    Error::Unusable { path: path.into(), source }
 }

@@ -10,14 +10,17 @@
 mod batch;
 mod database;
 mod error;
+mod open;
 mod options;
+mod scan;
 mod schema;
 mod stats;
 
 pub use batch::Batch;
-pub use database::{Database, Scan};
+pub use database::Database;
 pub use error::{Error, SchemaDifference, SchemaError};
 pub use options::Options;
+pub use scan::Scan;
 pub use schema::Schema;
 pub use stats::{Stats, TreeStats};
 pub use understory_forest::CompactionStats;

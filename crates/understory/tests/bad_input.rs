@@ -1,10 +1,6 @@
 //! What bad input gets: a typed error that says what is wrong and with which file, and a file left as it was.
 
-#![expect(
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    reason = "these tests damage files from outside"
-)]
+#![expect(clippy::disallowed_methods, reason = "these tests damage files from outside")]
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,

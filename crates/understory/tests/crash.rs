@@ -33,13 +33,13 @@ fn run(machine: &Machine, history: &mut History) -> Result<(), Error> {
     let mut user = User::new(5, 400);
     let mut batch = Batch::new();
     let mut database = create_sim(machine, &options())?;
-    for round in 0..40 {
+    for round in 0..160 {
         user.fill(&mut batch, 60);
         let before = database.stats().op;
         let committed = database.commit(&batch);
         history.states.push((before + 1, user.model.clone()));
         committed?;
-        if round % 13 == 12 {
+        if round % 37 == 36 {
             checkpoint(&mut database, history)?;
         }
     }

@@ -51,8 +51,8 @@ fn outcome(image: &[u8], model: &Model, options: &Options) -> &'static str {
 
 fn kind(error: &Error, at_open: bool) -> &'static str {
     match error {
-        Error::Corrupt(_) if at_open => "open: corrupt",
-        Error::Corrupt(_) => "read: corrupt",
+        Error::Corrupt(_) if !at_open => "read: corrupt",
+        Error::Unusable { source: GridError::Corrupt(_), .. } => "open: corrupt",
         Error::Unusable { source: GridError::QuorumLost { .. }, .. } => "open: quorum lost",
         Error::Unusable { source: GridError::NotUnderstory, .. } => "open: not ours",
         Error::Unusable { .. } => "open: unusable",

@@ -1,0 +1,175 @@
+//! Creating a database, and opening one at its last checkpoint.
+//!
+//! Nothing is written before everything that open looks at was found good: superblock, geometry, schema, free
+//! set, manifest log, the relations between tables, and the block accounting.
+//!
+//! # Not here
+//! What the parts check, each for itself: `understory-grid` and `understory-forest`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use understory_forest::{Forest, ForestError};
+use understory_format::{Geometry, usize_of};
+use understory_grid::{FormatState, Grid, GridError};
+use understory_io::{Arena, Machine, OsStorage};
+
+use crate::options::Budget;
+use crate::{Database, Error, Options, Schema};
+
+impl Database {
+    /// Creates a file at `path` and opens it.
+    ///
+    /// # Errors
+    /// A schema, geometry or memory budget that cannot work, in which case nothing is created; a file that
+    /// exists, or cannot be created or written.
+    pub fn create(path: impl AsRef<Path>, schema: &Schema, options: &Options) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let geometry = options.geometry.unwrap_or_default();
+        check(schema, &geometry, options)?;
+        let storage = OsStorage::create(path, storage_options(options, false));
+        let storage = Arc::new(storage.map_err(Error::Open)?);
+        let made = Self::create_on(&storage, path, schema, options);
+        if made.is_err()
+            && let Some(storage) = Arc::into_inner(storage)
+        {
+            storage.remove().map_err(Error::Io)?;
+        }
+        made
+    }
+
+    fn create_on(
+        storage: &Arc<OsStorage>,
+        path: &Path,
+        schema: &Schema,
+        options: &Options,
+    ) -> Result<Self, Error> {
+        let machine = Machine::os(Arc::clone(storage), 0).map_err(Error::Io)?;
+        let geometry = options.geometry.unwrap_or_default();
+        Self::format(&machine, schema, &geometry, options)?;
+        Self::open_on(machine, path, schema, options, Mode::FILE)
+    }
+
+    /// Opens the file at `path` for reading and writing, at its last checkpoint.
+    ///
+    /// # Errors
+    /// A file that is missing, locked, not one of ours, damaged, or that differs from what the schema and
+    /// options say. Nothing on it is changed then.
+    pub fn open(path: impl AsRef<Path>, schema: &Schema, options: &Options) -> Result<Self, Error> {
+        Self::open_path(path.as_ref(), schema, options, false)
+    }
+
+    /// Opens the file at `path` for reading only, at its last checkpoint. A writer may be at work on it: when
+    /// that has reused blocks which this handle needs, reads give [`Error::Expired`].
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for the lock.
+    pub fn open_read_only(path: impl AsRef<Path>, schema: &Schema, options: &Options) -> Result<Self, Error> {
+        Self::open_path(path.as_ref(), schema, options, true)
+    }
+
+    fn open_path(path: &Path, schema: &Schema, options: &Options, read_only: bool) -> Result<Self, Error> {
+        let storage = OsStorage::open(path, storage_options(options, read_only));
+        let storage = storage.map_err(Error::Open)?;
+        let machine = Machine::os(storage, 0).map_err(Error::Io)?;
+        Self::open_on(machine, path, schema, options, Mode { read_only, ..Mode::FILE })
+    }
+
+    /// Makes an empty database on the storage of `machine`, which is what [`create`](Self::create) does with
+    /// a file.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn format(
+        machine: &Machine,
+        schema: &Schema,
+        geometry: &Geometry,
+        options: &Options,
+    ) -> Result<(), Error> {
+        check(schema, geometry, options)?;
+        let trees = schema.describe();
+        let state = FormatState { geometry: *geometry, trees: &trees, size_limit: options.size_limit };
+        Ok(Grid::format(machine, &state)?)
+    }
+
+    /// Opens the database on the storage of `machine`, real or simulated. `path` is for messages only.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_machine(
+        machine: Machine,
+        path: &Path,
+        schema: &Schema,
+        options: &Options,
+        read_only: bool,
+    ) -> Result<Self, Error> {
+        Self::open_on(machine, path, schema, options, Mode { read_only, touch: false })
+    }
+
+    fn open_on(
+        machine: Machine,
+        path: &Path,
+        schema: &Schema,
+        options: &Options,
+        mode: Mode,
+    ) -> Result<Self, Error> {
+        let unusable = |source| Error::Unusable { path: path.into(), source };
+        let geometry = Grid::peek(&machine).map_err(unusable)?.checkpoint.geometry;
+        if let Some(difference) = options.geometry.as_ref().and_then(|asked| asked.differs(&geometry)) {
+            let (field, file, asked) = (difference.field, difference.theirs, difference.ours);
+            return Err(Error::GeometryDiffers { path: path.into(), field, file, asked });
+        }
+        schema.check(&geometry)?;
+        let budget = Budget::divide(options.memory, &geometry, schema.trees(), mode.read_only)?;
+        let size = budget.arena_size(&geometry).ok_or(Error::MemoryTooLarge { given: options.memory })?;
+        let arena = Arena::new(size).map_err(Error::Io)?;
+        if mode.touch {
+            arena.touch();
+        }
+        let chunks =
+            arena.pool(usize_of(geometry.block_size), usize_of(budget.chunk_count)).map_err(Error::Io)?;
+        let grid = Arc::new(Grid::load(machine.clone(), &arena, budget.grid).map_err(unusable)?);
+        if let Some(difference) = schema.differs(grid.trees()) {
+            return Err(Error::SchemaDiffers { path: path.into(), difference });
+        }
+        let mut forest =
+            Forest::open(Arc::clone(&grid), schema.trees(), &chunks).map_err(|error| match error {
+                error if is_expired(&error, &grid) => Error::Expired,
+                ForestError::Corrupt(corruption) => unusable(GridError::Corrupt(corruption)),
+                error @ ForestError::Grid(_) => error.into(),
+            })?;
+        if !mode.read_only {
+            forest.begin()?;
+        }
+        Ok(Self::at_checkpoint(path, machine, forest))
+    }
+}
+
+/// How a storage is opened.
+#[derive(Clone, Copy, Debug)]
+struct Mode {
+    read_only: bool,
+    /// Whether all memory is taken from the operating system at once, so that no commit waits for it.
+    touch: bool,
+}
+
+impl Mode {
+    /// A file, to be written.
+    const FILE: Self = Self { read_only: false, touch: true };
+}
+
+/// Whether damage that a read-only handle met may be a writer's reuse of blocks.
+pub(crate) fn is_expired(error: &ForestError, grid: &Grid) -> bool {
+    matches!(error, ForestError::Corrupt(_)) && grid.is_read_only() && grid.is_overtaken()
+}
+
+fn check(schema: &Schema, geometry: &Geometry, options: &Options) -> Result<(), Error> {
+    geometry.validate()?;
+    schema.check(geometry)?;
+    Budget::divide(options.memory, geometry, schema.trees(), false).map(|_| ())
+}
+
+fn storage_options(options: &Options, read_only: bool) -> understory_io::Options {
+    let threads = options.io_threads.max(1);
+    understory_io::Options { read_only, threads, ..understory_io::Options::default() }
+}
