@@ -83,7 +83,10 @@ fn arguments(mut parser: lexopt::Parser) -> Result<Arguments, Failure> {
 fn run(arguments: &Arguments) -> Result<bool, Failure> {
     let plain = plain::pass(&arguments.data)?;
     let mut flights = Vec::with_capacity(plain.rows.try_into()?);
-    source::for_each_flight(&arguments.data, |row| Ok(flights.push(record::Flight::from_row(row)?)))?;
+    source::for_each_flight(&arguments.data, |row| {
+        flights.push(record::Flight::from_row(row)?);
+        Ok(())
+    })?;
     let airlines = source::airlines(&arguments.data)?;
 
     let path = data_file(arguments)?;

@@ -159,10 +159,11 @@ struct DataFile<'a> {
 
 impl Drop for DataFile<'_> {
     fn drop(&mut self) {
-        if !self.keep && self.path.exists() {
-            if let Err(cause) = crate::remove(self.path) {
-                eprintln!("{}: {cause}", self.path.display());
-            }
+        if !self.keep
+            && self.path.exists()
+            && let Err(cause) = crate::remove(self.path)
+        {
+            eprintln!("{}: {cause}", self.path.display());
         }
     }
 }

@@ -135,7 +135,7 @@ impl Flight {
     }
 
     /// Gives back the row that the flight was made from.
-    pub(crate) fn to_row(&self) -> StringRecord {
+    pub(crate) fn to_row(self) -> StringRecord {
         let optional = |bit: u8, value: i64| match self.present & bit {
             0 => ABSENT.to_owned(),
             _ => value.to_string(),

@@ -38,7 +38,7 @@ pub(crate) fn for_each_flight(
 ) -> Result<u64, Failure> {
     let path = folder.join("flights.csv.zst");
     let mut rows = open(&path)?;
-    if rows.headers()? != &COLUMNS[..] {
+    if *rows.headers()? != COLUMNS[..] {
         return Err(format!("{}: its columns are not those of the flights", path.display()).into());
     }
     let mut row = StringRecord::new();
