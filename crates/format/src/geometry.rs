@@ -118,7 +118,7 @@ impl Default for Geometry {
             filter_bits: 0,
             journal_size: 0,
             journal_sector: SECTOR_SIZE,
-            interval_min: 512 * u64::from(MIB),
+            interval_min: 256 * u64::from(MIB),
             interval_max: 2048 * u64::from(MIB),
         }
     }

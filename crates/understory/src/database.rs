@@ -235,11 +235,11 @@ impl Database {
         if is_due && self.forest.begins_bar() { self.bar_to_checkpoint() } else { Ok(()) }
     }
 
-    /// The charges between two scheduled checkpoints: half the live size, within the file's bounds, so that
+    /// The charges between two scheduled checkpoints: a quarter of the live size, within the file's bounds, so that
     /// what waits to be freed stays in proportion to what is live.
     fn interval(&self) -> u64 {
         let geometry = self.grid.geometry();
-        (self.forest.live_size() / 2).clamp(geometry.interval_min, geometry.interval_max)
+        (self.forest.live_size() / 4).clamp(geometry.interval_min, geometry.interval_max)
     }
 
     /// A drain op with its checkpoint.
