@@ -15,7 +15,7 @@ use understory_format::{
 use understory_grid::Grid;
 use understory_io::Pool;
 use understory_table::{LayoutError, Memtable, Scratch, TableLayout};
-use understory_tree::{LevelStats, Tree};
+use understory_tree::{LevelStats, Tree, VALUES_PER_BAR_MAX, values_per_bar};
 
 /// How one tree is declared: by its record type alone.
 #[derive(Clone, Copy)]
@@ -74,10 +74,13 @@ impl TreeSpec {
         u64_of((self.values_per_chunk)(usize_of(geometry.block_size)))
     }
 
-    /// Whether its records fit the pages of this geometry, and the chunks of a memtable, which are blocks.
+    /// Whether its records fit the pages of this geometry, the chunks of a memtable, which are blocks, and as
+    /// many as a bar may bring a memtable.
     #[must_use]
     pub fn fits(&self, geometry: &Geometry) -> bool {
-        (self.layout)(geometry).is_ok() && self.values_per_chunk(geometry) >= 2
+        (self.layout)(geometry).is_ok()
+            && self.values_per_chunk(geometry) >= 2
+            && values_per_bar(geometry, self.value_size) <= VALUES_PER_BAR_MAX
     }
 
     pub(crate) fn build(&self, grid: &Arc<Grid>, id: TreeId, pool: &Pool) -> Box<dyn AnyTree> {
@@ -98,11 +101,14 @@ pub(crate) trait AnyTree: Send + Sync + fmt::Debug {
     fn name(&self) -> &'static str;
     fn value_size(&self) -> u64;
     fn level_stats(&self, level: Level) -> LevelStats;
-    fn tables(&self, level: Level) -> Vec<TableInfo>;
+    /// Values in all live tables.
+    fn table_value_count(&self) -> u64;
+    /// Live tables, by level and key.
+    fn tables(&self) -> Box<dyn Iterator<Item = (Level, TableInfo)> + '_>;
     /// Values in the mutable and in the immutable memtable.
     fn memtable_counts(&self) -> (u64, u64);
     /// Takes a live table over from the manifest log, at open.
-    fn load(&mut self, level: Level, table: TableInfo);
+    fn load(&mut self, level: Level, table: TableInfo) -> Result<(), Corruption>;
     /// Builds the manifest of the tables taken over, and checks the relations between them.
     fn loaded(&mut self) -> Result<(), Corruption>;
     fn close_beat(&mut self, scratch: &mut Scratch);
@@ -140,16 +146,21 @@ impl<R: Record> AnyTree for Tree<R> {
         Self::level_stats(self, level)
     }
 
-    fn tables(&self, level: Level) -> Vec<TableInfo> {
-        self.manifest().iter(level, Beat::MAX).map(|table| table.info).collect()
+    fn table_value_count(&self) -> u64 {
+        self.manifest().levels().map(|level| self.manifest().value_count(level)).sum()
+    }
+
+    fn tables(&self) -> Box<dyn Iterator<Item = (Level, TableInfo)> + '_> {
+        let live = self.manifest().tables().filter(|(_, table)| table.is_live());
+        Box::new(live.map(|(level, table)| (level, table.info)))
     }
 
     fn memtable_counts(&self) -> (u64, u64) {
         Self::memtable_counts(self)
     }
 
-    fn load(&mut self, level: Level, table: TableInfo) {
-        Self::load(self, level, table);
+    fn load(&mut self, level: Level, table: TableInfo) -> Result<(), Corruption> {
+        Self::load(self, level, table)
     }
 
     fn loaded(&mut self) -> Result<(), Corruption> {

@@ -4,12 +4,22 @@
 //! outcomes in (target level, tree) order and log them, release what they replaced, and, at the end of a
 //! first half-bar, free what is due; at the end of a bar swap memtables and, if asked, take the checkpoint;
 //! at the start of a half-bar plan it; reserve addresses for the next beat's quotas.
+//!
+//! A close that fails has changed nothing that readers see, or has made whole outcomes visible; what is on
+//! disk is the last checkpoint. The forest closes no further beat then.
+//!
+//! # Invariants
+//! - R4: the order above is that of the statements in `Forest::close` (tests look at log and free set).
+//! - R15: what is acquired and not released has an owner, after open (`Corruption`) and before every
+//!   checkpoint (asserted).
+//!
+//! # Not here
+//! Jobs and their slices (`half_bar`), ops, and what asks for a checkpoint.
 
 use std::sync::Arc;
 
-use understory_compaction::{Job, Outcome};
 use understory_format::{
-    Beat, Checksum, Corruption, Expected, Level, ManifestEdit, Op, Place, Record, TableInfo, TreeId, u64_of,
+    Beat, Checksum, Corruption, Expected, Level, ManifestEdit, Op, Place, Record, TableInfo, u64_of,
 };
 use understory_grid::{CheckpointUpdate, Grid, GridError, Reservation};
 use understory_io::Pool;
@@ -17,10 +27,15 @@ use understory_manifest_log::ManifestLog;
 use understory_table::Scratch;
 use understory_tree::{LevelStats, Tree};
 
+use crate::ForestError;
 use crate::any_tree::{AnyTree, TreeSpec};
-use crate::pace::Pace;
+use crate::half_bar::{Finished, HalfBar};
+use crate::rolling_hash::RollingHash;
 use crate::schedule::{Half, Schedule};
-use crate::{ForestError, RollingHash};
+use crate::stats::CompactionStats;
+
+/// No history has so many beats.
+const BEAT_MAX: u64 = 1 << 60;
 
 /// Trees that share one grid, one manifest log, one schedule and one checkpoint.
 #[derive(Debug)]
@@ -32,28 +47,28 @@ pub struct Forest {
     log: ManifestLog,
     /// The beat that is open.
     beat: Beat,
-    half_bar: HalfBar,
+    pub(crate) half_bar: HalfBar,
     rolling_hash: RollingHash,
     settle: bool,
-    failed: bool,
+    state: State,
+    /// Where memtables fold their runs, one after another. It grows to the largest fold there was, within the
+    /// first bar or two, and stays. To take the room of a whole memtable at open would be five times as much
+    /// at 32 beats to a bar, as a fold takes in the values of six.
     scratch: Scratch,
     totals: CompactionStats,
     /// Of the open beat's share, what is used, in bytes.
     beat_size: u64,
 }
 
-/// The compactions of the current half-bar, in (target level, tree, key) order.
-#[derive(Debug, Default)]
-struct HalfBar {
-    jobs: Vec<Active>,
-    pace: Pace,
-}
-
-#[derive(Debug)]
-struct Active {
-    job: Box<dyn Job>,
-    /// The work of the open beat; none once it is joined, or if the job has none in this beat.
-    slice: Option<(u64, Reservation)>,
+/// What the forest can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Be read.
+    Loaded,
+    /// Be read and close beats.
+    Running,
+    /// Be read: a close has failed.
+    Failed,
 }
 
 /// The position that a checkpoint records beside the forest's own.
@@ -65,21 +80,6 @@ pub struct Root {
     pub op_flushed: Op,
     /// The sum of the charges of all ops up to `op_checkpoint`, in bytes.
     pub charge_total: u64,
-}
-
-/// What compaction did since open, in values of all trees.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CompactionStats {
-    /// Compactions that read and wrote.
-    pub merge_count: u64,
-    /// Tables that moved down unread.
-    pub move_count: u64,
-    /// Values read.
-    pub consumed: u64,
-    /// Values written.
-    pub produced: u64,
-    /// Values in tables that moved.
-    pub moved: u64,
 }
 
 impl Forest {
@@ -106,12 +106,13 @@ impl Forest {
             half_bar: HalfBar::default(),
             rolling_hash: RollingHash::new(state.rolling_hash),
             settle: false,
-            failed: false,
+            state: State::Loaded,
             scratch: Scratch::default(),
             beat_size: 0,
             totals: CompactionStats::default(),
             grid,
         };
+        forest.check_beat()?;
         forest.load_tables()?;
         forest.check_accounting()?;
         Ok(forest)
@@ -120,18 +121,32 @@ impl Forest {
     /// Goes on from the checkpoint: the first thing that is written. Not for a forest that is only read.
     ///
     /// # Errors
-    /// Failure to write, or lack of space.
+    /// Failure to write, or lack of space. The forest can then be read only.
+    ///
+    /// # Panics
+    /// If it has begun already.
     pub fn begin(&mut self) -> Result<(), ForestError> {
+        assert_eq!(self.state, State::Loaded, "a forest begins once");
+        self.state = State::Failed;
         self.grid.begin()?;
-        self.begin_beat()
+        self.begin_beat()?;
+        self.state = State::Running;
+        Ok(())
+    }
+
+    /// A checkpoint is the end of a bar: the beat that it names is the first of the next.
+    fn check_beat(&self) -> Result<(), Corruption> {
+        let beat = self.beat.get();
+        let rule = Expected::Rule("the first beat of a bar that a history reaches");
+        let holds = self.schedule.begins_bar(self.beat) && beat <= BEAT_MAX;
+        if holds { Ok(()) } else { Err(Corruption::new("checkpoint.beat", rule, beat.into())) }
     }
 
     fn load_tables(&mut self) -> Result<(), ForestError> {
         let Self { log, trees, grid, .. } = self;
         log.open(&grid.checkpoint_state().manifest, &mut |edit: ManifestEdit| {
             let tree = trees.iter_mut().find(|tree| tree.id() == edit.table.tree);
-            tree.ok_or_else(|| tree_unknown(&edit.table))?.load(edit.level, edit.table);
-            Ok(())
+            tree.ok_or_else(|| tree_unknown(&edit.table))?.load(edit.level, edit.table)
         })?;
         trees.iter_mut().try_for_each(|tree| tree.loaded()).map_err(ForestError::Corrupt)
     }
@@ -157,7 +172,7 @@ impl Forest {
     /// Whether a close has failed, after which there is no other.
     #[must_use]
     pub fn has_failed(&self) -> bool {
-        self.failed
+        self.state == State::Failed
     }
 
     /// Whether any tree has values that no bar's end has made immutable yet.
@@ -186,10 +201,7 @@ impl Forest {
     /// Bytes of the values in all live tables.
     #[must_use]
     pub fn live_size(&self) -> u64 {
-        let levels = || (0..self.grid.geometry().levels).filter_map(Level::new);
-        let values =
-            |tree: &dyn AnyTree| levels().map(|level| tree.level_stats(level).value_count).sum::<u64>();
-        self.trees.iter().map(|tree| values(tree.as_ref()) * tree.value_size()).sum()
+        self.trees.iter().map(|tree| tree.table_value_count() * tree.value_size()).sum()
     }
 
     /// The tree of the records of type `R`, if there is one.
@@ -209,22 +221,28 @@ impl Forest {
     ///
     /// # Errors
     /// Failure of the storage, lack of space, or damage met by a compaction. The forest then closes no
-    /// further beat; its trees can be read as they are.
+    /// further beat ([`GridError::Poisoned`]); its trees can be read as they are. If the checkpoint had been
+    /// taken before, it is durable all the same. [`GridError::ReadOnly`] if the forest has not
+    /// [begun](Self::begin).
     ///
     /// # Panics
     /// If `root` is given where no bar ends, or counts ops as flushed that are still in memtables.
     pub fn close_beat(&mut self, root: Option<&Root>) -> Result<Option<Checksum>, ForestError> {
-        if self.failed {
-            return Err(ForestError::Grid(GridError::Poisoned));
+        match self.state {
+            State::Running => {}
+            State::Loaded => return Err(GridError::ReadOnly.into()),
+            State::Failed => return Err(GridError::Poisoned.into()),
         }
-        self.failed = true;
+        self.state = State::Failed;
         let checkpoint = self.close(root)?;
-        self.failed = false;
+        self.state = State::Running;
         Ok(checkpoint)
     }
 
     fn close(&mut self, root: Option<&Root>) -> Result<Option<Checksum>, ForestError> {
-        self.join()?;
+        let ends_bar = self.schedule.ends_bar(self.beat);
+        assert!(root.is_none() || ends_bar, "a checkpoint is the end of a bar");
+        self.half_bar.join(&self.grid)?;
         for tree in &mut self.trees {
             tree.close_beat(&mut self.scratch);
         }
@@ -234,7 +252,6 @@ impl Forest {
                 self.grid.free_due();
             }
         }
-        let ends_bar = self.schedule.ends_bar(self.beat);
         if ends_bar {
             for tree in &mut self.trees {
                 tree.swap_memtables();
@@ -242,97 +259,58 @@ impl Forest {
         }
         self.beat = self.beat.next();
         self.beat_size = 0;
-        assert!(root.is_none() || ends_bar, "a checkpoint is the end of a bar");
         let checkpoint = root.map(|root| self.checkpoint(root)).transpose()?;
         self.begin_beat()?;
         Ok(checkpoint)
     }
 
-    /// Runs what the jobs have to do in the open beat.
-    fn join(&mut self) -> Result<(), ForestError> {
-        for active in &mut self.half_bar.jobs {
-            if let Some((quota, mut reservation)) = active.slice.take() {
-                let result = active.job.run(quota, &mut reservation);
-                self.grid.forfeit(reservation);
-                result?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Plans the half-bar if one begins, and gives every job its quota and its addresses for the open beat.
+    /// Plans the half-bar if one begins, and gives every job its work for the beat that opens.
     fn begin_beat(&mut self) -> Result<(), ForestError> {
         let beats_left = self.schedule.beats_left_in_half(self.beat);
         if beats_left == self.schedule.beats_per_half() {
-            self.plan();
+            self.half_bar = self.plan();
         }
-        let HalfBar { jobs, pace } = &mut self.half_bar;
-        let work: Vec<_> =
-            jobs.iter().map(|active| (active.job.remaining(), active.job.value_size())).collect();
-        for (active, quota) in jobs.iter_mut().zip(pace.take_beat(beats_left, &work)) {
-            if quota > 0 {
-                let reservation = self.grid.reserve(active.job.blocks_bound(quota))?;
-                active.slice = Some((quota, reservation));
-            }
-        }
-        Ok(())
+        Ok(self.half_bar.begin_beat(&self.grid, beats_left)?)
     }
 
-    fn plan(&mut self) {
-        assert!(self.half_bar.jobs.is_empty(), "a half-bar is planned when the one before is applied");
+    fn plan(&self) -> HalfBar {
         let visible = Beat::new(self.beat.get() + self.schedule.beats_per_half());
-        let targets = self.schedule.targets(self.schedule.half(self.beat));
         let mut jobs = Vec::new();
-        for target in targets {
+        for target in self.schedule.targets(self.schedule.half(self.beat)) {
             for tree in &self.trees {
                 jobs.extend(tree.plan(target, visible, self.settle));
             }
         }
-        let bytes = jobs.iter().map(|job| job.remaining() * job.value_size()).sum();
-        let jobs = jobs.into_iter().map(|job| Active { job, slice: None }).collect();
-        self.half_bar = HalfBar { jobs, pace: Pace::new(bytes) };
+        HalfBar::new(jobs)
     }
 
-    /// Makes the outcomes of the half-bar visible and durable-to-be, in order.
+    /// Makes the outcomes of the half-bar visible, in order, and logs them. All that has to be read for that
+    /// is read before anything changes.
     fn apply(&mut self) -> Result<(), ForestError> {
-        let HalfBar { jobs, pace } = std::mem::take(&mut self.half_bar);
-        assert!(pace.is_done(), "the last beat of a half-bar takes all that is left");
-        let mut outcomes = Vec::with_capacity(jobs.len());
-        for Active { job, slice } in jobs {
-            assert!(slice.is_none(), "the beat was joined");
-            outcomes.push((job.tree(), job.target(), job.finish()?));
-        }
-        let edit_count = outcomes.iter().map(|(_, _, outcome)| u64_of(outcome.edits.len())).sum();
-        if edit_count == 0 {
+        let finished = std::mem::take(&mut self.half_bar).finish()?;
+        if finished.is_empty() {
             return Ok(());
         }
+        let edit_count = finished.iter().map(|job| u64_of(job.outcome.edits.len())).sum();
         self.log.set_beat(self.beat);
         let mut reservation = self.grid.reserve(self.log.blocks_for(edit_count))?;
-        let appended = outcomes.iter().try_for_each(|(tree, target, outcome)| {
-            self.apply_outcome(*tree, *target, outcome, &mut reservation)
-        });
+        let applied = finished.iter().try_for_each(|job| self.apply_one(job, &mut reservation));
         self.grid.forfeit(reservation);
-        appended?;
-        self.log.flush()?;
-        Ok(())
+        applied?;
+        Ok(self.log.flush()?)
     }
 
-    fn apply_outcome(
-        &mut self,
-        tree: TreeId,
-        target: Level,
-        outcome: &Outcome,
-        reservation: &mut Reservation,
-    ) -> Result<(), ForestError> {
+    fn apply_one(&mut self, job: &Finished, reservation: &mut Reservation) -> Result<(), ForestError> {
+        let Finished { tree: id, target, outcome } = job;
         for edit in &outcome.edits {
             self.log.append(*edit, reservation)?;
         }
-        let applied = self.trees.iter_mut().find(|candidate| candidate.id() == tree);
-        applied.expect("jobs come from the forest's trees").apply(outcome);
+        let tree = self.trees.iter_mut().find(|tree| tree.id() == *id);
+        tree.expect("jobs come from the forest's trees").apply(outcome);
         for address in &outcome.released {
             self.grid.release(*address);
         }
-        self.rolling_hash.record(self.beat, tree, target, outcome);
+        self.rolling_hash.record(self.beat, *id, *target, outcome);
         self.totals.record(outcome);
         Ok(())
     }
@@ -343,43 +321,42 @@ impl Forest {
         let in_memory = self.trees.iter().any(|tree| tree.memtable_counts() != (0, 0));
         assert!(!in_memory || root.op_flushed < root.op_checkpoint, "flushed ops are in no memtable");
         let manifest = self.log.checkpoint()?;
-        let id = self.grid.checkpoint(&CheckpointUpdate {
+        let (owned, in_use) = self.accounting();
+        assert_eq!(owned, in_use, "R15: every block in use has an owner");
+        let update = CheckpointUpdate {
             beat: self.beat,
             op_checkpoint: root.op_checkpoint,
             op_flushed: root.op_flushed,
             charge_total: root.charge_total,
             rolling_hash: self.rolling_hash.get(),
             manifest,
-        })?;
-        debug_assert_eq!(self.check_accounting().map_err(|error| error.to_string()), Ok(()));
-        Ok(id)
+        };
+        Ok(self.grid.checkpoint(&update)?)
     }
 
-    /// R15: every block that is acquired and not released is a block of the catalogue, of the trailers, of
-    /// the manifest log or of a live table.
-    fn check_accounting(&self) -> Result<(), ForestError> {
-        let state = self.grid.checkpoint_state();
-        let tables = self.tables().map(|(_, table)| u64::from(table.value_block_count) + 2).sum::<u64>();
-        let twins = 1 + u64::from(state.free_set.block_count) + u64::from(state.manifest.block_count);
-        let owned = tables + 2 * twins;
-        let space = self.grid.space();
-        let live = space.acquired - space.released;
-        if live == owned {
-            return Ok(());
-        }
+    /// As [`accounting`](Self::accounting), of what came from disk.
+    fn check_accounting(&self) -> Result<(), Corruption> {
+        let (owned, in_use) = self.accounting();
         let expected = Expected::Exactly(owned.into());
-        Err(Corruption::new("free_set.acquired", expected, live.into()).into())
+        if owned == in_use {
+            Ok(())
+        } else {
+            Err(Corruption::new("free_set.acquired", expected, in_use.into()))
+        }
+    }
+
+    /// The two sides of R15: the blocks of catalogue, trailers, manifest log and live tables, and those that
+    /// are acquired and not released.
+    fn accounting(&self) -> (u64, u64) {
+        let tables: u64 = self.tables().map(|(_, table)| 2 + u64::from(table.value_block_count)).sum();
+        let owned = self.grid.own_block_count() + u64_of(self.log.addresses().count()) + tables;
+        let space = self.grid.space();
+        (owned, space.acquired - space.released)
     }
 
     /// All live tables with their levels, by tree, level and key.
     pub fn tables(&self) -> impl Iterator<Item = (Level, TableInfo)> {
-        let levels = (0..self.grid.geometry().levels).filter_map(Level::new).collect::<Vec<_>>();
-        self.trees.iter().flat_map(move |tree| {
-            let levels = levels.clone();
-            levels
-                .into_iter()
-                .flat_map(move |level| tree.tables(level).into_iter().map(move |table| (level, table)))
-        })
+        self.trees.iter().flat_map(|tree| tree.tables())
     }
 
     /// Whether plans from now on empty level 0 too.
@@ -407,19 +384,6 @@ impl Forest {
             let levels = levels.map(|level| tree.level_stats(level)).collect();
             (tree.name(), tree.value_size(), tree.memtable_counts(), levels)
         })
-    }
-}
-
-impl CompactionStats {
-    fn record(&mut self, outcome: &Outcome) {
-        if outcome.moved > 0 {
-            self.move_count += 1
-        } else {
-            self.merge_count += 1
-        }
-        self.consumed += outcome.consumed;
-        self.produced += outcome.produced;
-        self.moved += outcome.moved;
     }
 }
 

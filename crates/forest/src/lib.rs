@@ -5,8 +5,7 @@
 //! the end of a bar the durable root when it is asked to.
 //!
 //! # Invariants
-//! - R4, the order of a close, is the order of the statements in `Forest::close`.
-//! - R15, the block accounting, holds after open and after every checkpoint.
+//! - R4, the order of a close, and R15, the block accounting: see `forest`.
 //! - What is planned, and where its blocks go, depends on the manifest, the memtables and the beat alone.
 //!
 //! # Not here
@@ -15,13 +14,16 @@
 mod any_tree;
 mod error;
 mod forest;
+mod half_bar;
 mod pace;
 mod rolling_hash;
 mod schedule;
+mod stats;
+#[cfg(test)]
+mod tests;
 
 pub use any_tree::TreeSpec;
 pub use error::ForestError;
-pub use forest::{CompactionStats, Forest, Root};
+pub use forest::{Forest, Root};
 pub use schedule::{Half, Schedule};
-
-use rolling_hash::RollingHash;
+pub use stats::CompactionStats;

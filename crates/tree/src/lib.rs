@@ -15,4 +15,4 @@ mod scan;
 mod tree;
 
 pub use scan::Scan;
-pub use tree::{LevelStats, Tree};
+pub use tree::{LevelStats, Tree, VALUES_PER_BAR_MAX, values_per_bar};

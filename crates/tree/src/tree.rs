@@ -1,10 +1,25 @@
 //! The tree itself: where values go, and where they are looked for.
+//!
+//! ```text
+//! put -> mutable --swap_memtables--> immutable --flush, applied--> level 0 -> ... -> deepest level
+//!           ^                            |
+//!           '----- spare <- recycled ----'
+//! ```
+//!
+//! # Invariants
+//! - A value is in a memtable until the tables that hold it are visible: `apply` takes the immutable memtable
+//!   away together with the edits of its flush.
+//! - Two memtables take turns, so that the memory of their indexes is taken twice and no more.
+//! - Edits come whole and in order, removes of a level before inserts that overlap them: `Manifest` asserts.
+//!
+//! # Not here
+//! What is flushed and compacted, and when: the forest.
 
 use std::sync::Arc;
 
 use understory_format::{
-    Beat, Corruption, Direction, EditKind, Geometry, KeyRange, Level, ManifestEdit, Record, TableInfo,
-    TreeId, effect_size, u32_of,
+    Beat, Corruption, Direction, EditKind, Expected, Geometry, KeyRange, Level, ManifestEdit, Place, Record,
+    TableInfo, TreeId, effect_size, u32_of,
 };
 use understory_grid::Grid;
 use understory_io::Pool;
@@ -14,6 +29,9 @@ use understory_table::{
 };
 
 use crate::Scan;
+
+/// What [`values_per_bar`] may be at most: what a memtable can hold.
+pub const VALUES_PER_BAR_MAX: u64 = 1 << 31;
 
 /// The tree of the records of type `R`.
 #[derive(Debug)]
@@ -46,9 +64,15 @@ pub struct LevelStats {
 
 impl<R: Record> Tree<R> {
     /// An empty tree whose memtables draw from `pool`.
+    ///
+    /// # Panics
+    /// If a bar of this geometry can put more records into the tree than a memtable may hold
+    /// ([`values_per_bar`], [`VALUES_PER_BAR_MAX`]), or the layout is not that of `R`.
     #[must_use]
     pub fn new(grid: Arc<Grid>, id: TreeId, layout: TableLayout, pool: Pool) -> Self {
-        let mutable = Memtable::new(pool.clone(), values_per_bar::<R>(grid.geometry()));
+        let count_max = values_per_bar(grid.geometry(), u32_of(size_of::<R>()));
+        let count_max = u32::try_from(count_max).expect("the caller asked whether the records fit");
+        let mutable = Memtable::new(pool.clone(), count_max);
         let manifest = Manifest::new(grid.geometry().levels);
         Self { id, grid, layout, pool, mutable, immutable: None, spare: None, manifest, loading: Vec::new() }
     }
@@ -185,13 +209,30 @@ impl<R: Record> Tree<R> {
         }
         if is_flush {
             let flushed = self.immutable.take().expect("a flush writes the immutable memtable");
+            // Whoever still reads a clone keeps the memory; the next swap then takes new.
             self.spare = flushed.recycle().ok();
         }
     }
 
     /// Takes over the newest edit of a live table, at open.
-    pub fn load(&mut self, level: Level, table: TableInfo) {
+    ///
+    /// # Errors
+    /// A table larger than any of this tree.
+    pub fn load(&mut self, level: Level, table: TableInfo) -> Result<(), Corruption> {
+        let too_many = |field, max: u64, found: u64| {
+            let place = Place::Block(table.index.address);
+            Err(Corruption::new(field, Expected::AtMost(max.into()), found.into()).at(place))
+        };
+        let blocks_max = self.layout.value_blocks_max;
+        if table.value_block_count > blocks_max {
+            return too_many("table.value_block_count", blocks_max.into(), table.value_block_count.into());
+        }
+        let values_max = u64::from(table.value_block_count) * u64::from(self.layout.value.value_count_max);
+        if table.value_count > values_max {
+            return too_many("table.value_count", values_max, table.value_count);
+        }
         self.loading.push(ManifestEdit { kind: EditKind::Insert, level, table });
+        Ok(())
     }
 
     /// Builds the manifest of all tables that were taken over, and checks the relations between them.
@@ -205,8 +246,9 @@ impl<R: Record> Tree<R> {
     }
 }
 
-/// The most values that a bar can put into one tree: the shares of its beats bound them.
-fn values_per_bar<R: Record>(geometry: &Geometry) -> u32 {
+/// The most records of this size that a bar can put into one tree: the shares of its beats bound them.
+#[must_use]
+pub fn values_per_bar(geometry: &Geometry, value_size: u32) -> u64 {
     let bar = u64::from(geometry.share_size) * u64::from(geometry.beats_per_bar);
-    u32::try_from(bar / effect_size(u32_of(size_of::<R>()))).unwrap_or(u32::MAX >> 1)
+    bar / effect_size(value_size)
 }

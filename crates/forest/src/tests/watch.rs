@@ -1,0 +1,192 @@
+//! What has to hold after every close, looked at from outside.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use understory_format::{
+    Beat, BlockAddress, BlockKind, EditKind, IndexView, Key, Level, ManifestEdit, Record, TrailerView,
+};
+use understory_grid::Grid;
+use understory_manifest_log::ManifestLog;
+use understory_testkit::{Item, Pair, Posting};
+
+use crate::{Forest, Half};
+
+/// Which blocks wait to be free, and since when: the number of checkpoints before their release.
+#[derive(Clone, Debug)]
+pub(super) struct Watch {
+    released: BTreeMap<BlockAddress, u64>,
+}
+
+/// The forest's clock before a close.
+pub(super) struct Before {
+    beat: Beat,
+    checkpoints: u64,
+}
+
+impl Watch {
+    pub(super) fn new(forest: &Forest) -> Self {
+        let checkpoints = forest.grid().checkpoint_state().number;
+        Self { released: released(forest).into_iter().map(|address| (address, checkpoints)).collect() }
+    }
+
+    pub(super) fn before_close(&self, forest: &Forest) -> Before {
+        Before { beat: forest.beat(), checkpoints: forest.grid().checkpoint_state().number }
+    }
+
+    /// What was released is what the checkpoint said.
+    pub(super) fn after_open(&self, forest: &Forest) {
+        assert_eq!(released(forest), self.released.keys().copied().collect());
+        check_owners(forest);
+    }
+
+    pub(super) fn after_close(&mut self, before: &Before, forest: &Forest) {
+        let schedule = forest.schedule();
+        let ends_half = schedule.ends_half_bar(before.beat);
+        let checkpoints = forest.grid().checkpoint_state().number;
+        assert_eq!(forest.beat(), before.beat.next());
+        assert_eq!(forest.beat_size(), 0);
+        self.check_free(before, forest);
+        if ends_half {
+            verify_manifests(forest);
+            check_limits(forest, schedule.half(before.beat));
+        }
+        if checkpoints > before.checkpoints {
+            assert!(schedule.ends_bar(before.beat), "a checkpoint is the end of a bar");
+            check_owners(forest);
+            check_log(forest);
+        }
+    }
+
+    /// R14, R4: blocks become free at the close of a first half-bar only, all those that were released before
+    /// the previous checkpoint, and no other.
+    fn check_free(&mut self, before: &Before, forest: &Forest) {
+        let now = released(forest);
+        let frees = forest.schedule().half(before.beat) == Half::First
+            && forest.schedule().ends_half_bar(before.beat);
+        let mut expected = self.released.clone();
+        if frees {
+            expected.retain(|_, released_after| *released_after + 2 > before.checkpoints);
+        }
+        for (address, released_after) in &self.released {
+            let is_due = !expected.contains_key(address);
+            assert_eq!(
+                !now.contains(address),
+                is_due,
+                "{address}, released after checkpoint {released_after}, at the close of {}",
+                before.beat
+            );
+            assert!(!is_due || !forest.grid().is_acquired(*address));
+        }
+        for address in now {
+            expected.entry(address).or_insert(before.checkpoints);
+        }
+        self.released = expected;
+    }
+}
+
+fn blocks(forest: &Forest, mut is: impl FnMut(BlockAddress) -> bool) -> BTreeSet<BlockAddress> {
+    let highest = forest.grid().space().highest;
+    (1..=highest).filter_map(BlockAddress::new).filter(|address| is(*address)).collect()
+}
+
+fn released(forest: &Forest) -> BTreeSet<BlockAddress> {
+    let free_set = forest.grid().free_set();
+    free_set.verify();
+    blocks(forest, |address| free_set.is_released(address))
+}
+
+fn verify_manifests(forest: &Forest) {
+    forest.tree::<Item>().unwrap().manifest().verify().unwrap();
+    forest.tree::<Pair>().unwrap().manifest().verify().unwrap();
+    forest.tree::<Posting>().unwrap().manifest().verify().unwrap();
+}
+
+/// A level is within its limit when it has just been drained: even ones after a first half-bar, odd ones after
+/// a second. The deepest has none.
+fn check_limits(forest: &Forest, half: Half) {
+    let geometry = forest.grid().geometry();
+    let drained = match half {
+        Half::First => 0,
+        Half::Second => 1,
+    };
+    let growth = u64::from(geometry.growth);
+    let table_maxima = [
+        forest.tree::<Item>().unwrap().layout().value_count_max,
+        forest.tree::<Pair>().unwrap().layout().value_count_max,
+        forest.tree::<Posting>().unwrap().layout().value_count_max,
+    ];
+    for ((name, _, _, levels), table_max) in forest.tree_stats().zip(table_maxima) {
+        let deepest = levels.len() - 1;
+        let drained = levels.iter().enumerate().take(deepest).skip(drained).step_by(2);
+        for (level, stats) in drained {
+            let limit = table_max * growth.pow(u32::try_from(level).unwrap() + 1);
+            assert!(stats.value_count <= limit, "{name}, level {level}: {stats:?}, limit {limit}");
+        }
+    }
+}
+
+/// R15 block by block: what is in use is what the checkpoint leads to, each with one owner.
+pub(super) fn check_owners(forest: &Forest) {
+    let (grid, state) = (forest.grid(), forest.grid().checkpoint_state());
+    let mut owned = vec![state.catalogue.address, state.catalogue.twin];
+    let mut trailer = state.free_set.last;
+    while let Some(reference) = trailer {
+        owned.extend([reference.address, reference.twin]);
+        let block = grid.read_twin(reference, BlockKind::FreeSet).unwrap();
+        trailer = TrailerView::new(&block).unwrap().chunk().previous;
+    }
+    let (log, edits) = read_log(forest);
+    owned.extend(log.addresses());
+    for edit in &edits {
+        owned.extend(table_blocks(grid, edit));
+    }
+    let mut listed: Vec<_> = edits.iter().map(|edit| (edit.level, edit.table)).collect();
+    let mut live: Vec<_> = forest.tables().collect();
+    let by_place =
+        |entry: &(Level, understory_format::TableInfo)| (entry.1.tree, entry.0, entry.1.index.address);
+    listed.sort_unstable_by_key(by_place);
+    live.sort_unstable_by_key(by_place);
+    assert_eq!(listed, live, "the log says what the manifests say");
+    let count = owned.len();
+    let owned: BTreeSet<_> = owned.into_iter().collect();
+    assert_eq!(owned.len(), count, "a block has one owner");
+    let free_set = grid.free_set();
+    let in_use = blocks(forest, |address| free_set.is_acquired(address) && !free_set.is_released(address));
+    assert_eq!(in_use, owned, "what is in use has an owner");
+}
+
+/// The blocks of a table, by its index block alone.
+fn table_blocks(grid: &Grid, edit: &ManifestEdit) -> Vec<BlockAddress> {
+    let names = [Item::NAME, Pair::NAME, Posting::NAME];
+    let sizes = [<Item as Record>::Key::SIZE, <Pair as Record>::Key::SIZE, <Posting as Record>::Key::SIZE];
+    let tree = grid.trees().iter().find(|tree| tree.id == edit.table.tree).unwrap();
+    let key_size = sizes[names.iter().position(|name| *name == tree.name.as_str()).unwrap()];
+    let block = grid.read_twin(edit.table.index, BlockKind::Index).unwrap();
+    let view = IndexView::new(&block, key_size).unwrap();
+    let values = view.entries().map(|entry| entry.reference.address);
+    [edit.table.index.address, edit.table.index.twin].into_iter().chain(values).collect()
+}
+
+/// The log as the checkpoint has it: the newest edit of each live table, oldest first.
+pub(super) fn read_log(forest: &Forest) -> (ManifestLog, Vec<ManifestEdit>) {
+    let grid = forest.grid();
+    let mut log = ManifestLog::new(Arc::clone(grid), grid.geometry());
+    let mut edits = Vec::new();
+    log.open(&grid.checkpoint_state().manifest, &mut |edit| {
+        edits.push(edit);
+        Ok(())
+    })
+    .unwrap();
+    edits.reverse();
+    (log, edits)
+}
+
+/// R4: edits are logged in the order of half-bar, target level and tree.
+fn check_log(forest: &Forest) {
+    let (log, edits) = read_log(forest);
+    log.verify().unwrap();
+    let inserts = edits.iter().filter(|edit| edit.kind == EditKind::Insert);
+    let places: Vec<_> = inserts.map(|edit| (edit.table.beat_min, edit.level, edit.table.tree)).collect();
+    assert!(places.is_sorted(), "{places:?}");
+}
