@@ -7,7 +7,7 @@
 //!
 //! # Invariants
 //! - `a <= b` gives `a.prefix() <= b.prefix()`: kernels compare prefixes and look at keys on ties only (model test).
-//! - The hash is XXH3-64 of the encoded bytes. It decides the slots of pages and is part of the format (pinned).
+//! - The hash is XXH3-64, field by field. It decides the slots of pages and is part of the format (pinned).
 //! - The descriptor's order is that of the type (model test).
 //!
 //! # Not here
@@ -15,7 +15,7 @@
 
 use core::fmt::{self, Debug};
 
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 mod descriptor;
 
@@ -93,18 +93,10 @@ pub trait Key: Copy + Ord + Debug + Send + Sync + 'static {
     /// The leading 8 bytes of the key in its order: `a <= b` gives `a.prefix() <= b.prefix()`.
     fn prefix(self) -> u64;
 
-    /// XXH3-64 of the encoded bytes without padding.
-    #[inline]
-    fn hash(self) -> u64 {
-        hash_bytes(self.encode().key(Self::SIZE))
-    }
-}
-
-/// The hash of an encoded key without padding: XXH3-64. It decides the slots of pages.
-#[must_use]
-#[inline]
-pub fn hash_bytes(key: &[u8]) -> u64 {
-    xxh3_64(key)
+    /// The hash that decides the slots of pages: XXH3-64 of each field's bytes in turn, seeded with the hash of the
+    /// fields before it, the first with 0. Field by field, so that the fields stay in registers; see
+    /// [`KeyDescriptor::hash`] for who has no type.
+    fn hash(self) -> u64;
 }
 
 /// What one field of a key is: an unsigned integer or a byte string.
@@ -132,6 +124,9 @@ pub trait KeyPart: Copy + Ord + Debug + Send + Sync + 'static {
 
     /// The leading bytes in the value's order, at the high end.
     fn leading(self) -> u64;
+
+    /// XXH3-64 of the encoded bytes with this seed.
+    fn hash_after(self, seed: u64) -> u64;
 }
 
 const SHORT: &str = "the caller gives at least the key's bytes";
@@ -158,6 +153,11 @@ macro_rules! key_part_uint {
             fn leading(self) -> u64 {
                 let $value = self;
                 $prefix
+            }
+
+            #[inline]
+            fn hash_after(self, seed: u64) -> u64 {
+                xxh3_64_with_seed(&self.to_le_bytes(), seed)
             }
         }
     )+};
@@ -206,6 +206,11 @@ impl<const N: usize> KeyPart for [u8; N] {
         }
         u64::from_le_bytes(first).swap_bytes()
     }
+
+    #[inline]
+    fn hash_after(self, seed: u64) -> u64 {
+        xxh3_64_with_seed(&self, seed)
+    }
 }
 
 /// `leading` of what follows `size` bytes.
@@ -241,6 +246,11 @@ macro_rules! key_of_one {
             #[inline]
             fn prefix(self) -> u64 {
                 self.leading()
+            }
+
+            #[inline]
+            fn hash(self) -> u64 {
+                self.hash_after(0)
             }
         }
     )+};
@@ -288,6 +298,14 @@ macro_rules! key_of_tuple {
                 )+
                 let _size = size;
                 prefix
+            }
+
+            #[inline]
+            fn hash(self) -> u64 {
+                let ($($name,)+) = self;
+                let hash = 0;
+                $(let hash = $name.hash_after(hash);)+
+                hash
             }
         }
     };

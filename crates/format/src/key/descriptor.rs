@@ -8,6 +8,8 @@
 use core::cmp::Ordering;
 use core::fmt::{self, Debug};
 
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
 use super::{KEY_FIELDS_MAX, KeyBytes};
 
 /// How the bytes of a key's field compare.
@@ -145,6 +147,20 @@ impl KeyDescriptor {
             (a, b) = (rest_a, rest_b);
         }
         Ordering::Equal
+    }
+
+    /// [`Key::hash`](crate::Key::hash) of an encoded key.
+    ///
+    /// # Panics
+    /// If `key` is shorter than the key's fields.
+    #[must_use]
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        let mut rest = key;
+        self.fields().iter().fold(0, |hash, field| {
+            let (bytes, behind) = rest.split_at(usize::from(field.size));
+            rest = behind;
+            xxh3_64_with_seed(bytes, hash)
+        })
     }
 
     /// The key of a record.

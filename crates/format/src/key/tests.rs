@@ -40,7 +40,7 @@ fn check<K: Key>(keys: &[K], parts: &[(u8, KeyKind)]) {
         assert!(bytes.0[K::SIZE..].iter().all(|&byte| byte == 0));
         assert_eq!(descriptor.extract(&[bytes.0, [7; 32]].concat()), bytes);
         assert!(K::MIN <= a && a <= K::MAX);
-        assert_eq!(a.hash(), hash_bytes(bytes.key(K::SIZE)));
+        assert_eq!(a.hash(), descriptor.hash(bytes.key(K::SIZE)));
         for &b in keys {
             let other = b.encode();
             assert_eq!(descriptor.compare(&bytes.0, &other.0), a.cmp(&b), "{a:?} {b:?}");
@@ -125,7 +125,7 @@ fn prefixes_take_what_fits() {
 #[test]
 fn hashes_are_pinned() {
     let found = [7_u64.hash(), 7_u128.hash(), (*b"AA", 7_u128).hash(), Key::hash([9_u8; 32])];
-    let expected = [9324454920402081455, 5175499747093961662, 12246949054569838749, 17844702360922026582];
+    let expected = [9324454920402081455, 5175499747093961662, 17585002215096074906, 17844702360922026582];
     assert_eq!(found, expected);
 }
 

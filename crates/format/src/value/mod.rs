@@ -369,8 +369,7 @@ fn validate_page(
         }
         *last = Some(found);
     }
-    let hashes = (0..usize_of(page.count()))
-        .map(|index| crate::key::hash_bytes(key.extract(page.value(index)).key(size)));
+    let hashes = (0..usize_of(page.count())).map(|index| key.hash(key.extract(page.value(index)).key(size)));
     page.validate_slots(hashes)
 }
 
