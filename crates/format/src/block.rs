@@ -152,7 +152,7 @@ pub struct Placement {
     pub twin: Option<BlockAddress>,
     /// Its tree; of index and value blocks only.
     pub tree: Option<TreeId>,
-    /// The beat in which it is written.
+    /// The beat it is written for: of a table's blocks the first that sees the table, else the one at hand.
     pub beat: Beat,
 }
 
@@ -230,7 +230,7 @@ impl BlockHeader {
         TreeId::new(self.tree_id.get())
     }
 
-    /// The beat in which the block was written.
+    /// The beat that the block was written for: of a table's blocks the first that sees the table.
     #[must_use]
     pub fn beat(&self) -> Beat {
         Beat::new(self.beat.get())
