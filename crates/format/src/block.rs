@@ -132,7 +132,7 @@ layout! {
         56: tree_id: U16,
         /// Zero.
         58: reserved_ids: [u8; 6],
-        /// Beat in which the block was written.
+        /// Beat that the block was written for: of a table the first that sees it.
         64: beat: U64,
         /// Zero.
         72: reserved: [u8; 56],
