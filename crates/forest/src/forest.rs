@@ -16,6 +16,7 @@
 //! # Not here
 //! Jobs and their slices (`half_bar`), ops, and what asks for a checkpoint.
 
+use std::fmt;
 use std::sync::Arc;
 
 use understory_format::{
@@ -38,7 +39,6 @@ use crate::stats::CompactionStats;
 const BEAT_MAX: u64 = 1 << 60;
 
 /// Trees that share one grid, one manifest log, one schedule and one checkpoint.
-#[derive(Debug)]
 pub struct Forest {
     grid: Arc<Grid>,
     schedule: Schedule,
@@ -384,6 +384,17 @@ impl Forest {
             let levels = levels.map(|level| tree.level_stats(level)).collect();
             (tree.name(), tree.value_size(), tree.memtable_counts(), levels)
         })
+    }
+}
+
+impl fmt::Debug for Forest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Forest")
+            .field("beat", &self.beat)
+            .field("state", &self.state)
+            .field("trees", &self.trees)
+            .field("log", &self.log)
+            .finish_non_exhaustive()
     }
 }
 

@@ -98,3 +98,6 @@ impl HalfBar {
         self.jobs.into_iter().map(finish).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@
 //! # Not here
 //! What is flushed and compacted, and when: the forest.
 
+use std::fmt;
 use std::sync::Arc;
 
 use understory_format::{
@@ -34,7 +35,6 @@ use crate::Scan;
 pub const VALUES_PER_BAR_MAX: u64 = 1 << 31;
 
 /// The tree of the records of type `R`.
-#[derive(Debug)]
 pub struct Tree<R: Record> {
     id: TreeId,
     grid: Arc<Grid>,
@@ -243,6 +243,19 @@ impl<R: Record> Tree<R> {
         let edits = std::mem::take(&mut self.loading);
         self.manifest = Manifest::load(self.manifest.level_count(), edits)?;
         Ok(())
+    }
+}
+
+impl<R: Record> fmt::Debug for Tree<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tables: Vec<u64> = self.manifest.levels().map(|level| self.manifest.table_count(level)).collect();
+        f.debug_struct("Tree")
+            .field("id", &self.id)
+            .field("name", &R::NAME)
+            .field("mutable", &self.mutable)
+            .field("immutable", &self.immutable)
+            .field("tables", &tables)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,1 +1,174 @@
-//! .
+//! Files whose blocks are good one by one and contradict each other: a typed error at open, never a panic.
+
+use std::mem::swap;
+use std::sync::Arc;
+
+use understory_format::{Beat, Checksum, EditKind, Level, ManifestEdit, Op, TableInfo, TreeId};
+use understory_grid::{CheckpointUpdate, FormatState, Grid, GridOptions, Reservation};
+use understory_io::{Arena, Machine};
+use understory_manifest_log::ManifestLog;
+use understory_table::{TableLayout, TableWriter};
+use understory_testkit::{Pair, TestRecord};
+
+use super::watch::check_owners;
+use super::{BLOCKS, describe, geometry, load, specs};
+use crate::{Forest, ForestError};
+
+/// The tree of pairs among the specs of these tests.
+const PAIRS: TreeId = TreeId::new(2).unwrap();
+
+/// A file under construction, below the forest.
+struct Forge {
+    grid: Arc<Grid>,
+    log: ManifestLog,
+    reservation: Reservation,
+    beat: Beat,
+}
+
+impl Forge {
+    /// Writes a table of `tree` with these keys.
+    fn table(&mut self, tree: TreeId, keys: std::ops::Range<u64>) -> TableInfo {
+        let layout = TableLayout::new::<Pair>(self.grid.geometry()).unwrap();
+        let beat = Beat::new(4);
+        let mut writer = TableWriter::new(Arc::clone(&self.grid), layout, tree, beat, beat);
+        for key in keys {
+            writer.push(&Pair::make(key, 1), false, &mut self.reservation).unwrap();
+        }
+        writer.finish(&mut self.reservation).unwrap();
+        writer.take_tables().remove(0)
+    }
+
+    fn insert(&mut self, level: u8, table: TableInfo) {
+        let edit = ManifestEdit { kind: EditKind::Insert, level: Level::new(level).unwrap(), table };
+        self.log.append(edit, &mut self.reservation).unwrap();
+    }
+}
+
+/// Opens the file that `make` makes; the field that is wrong is as expected, or there is none.
+fn check(expected: Option<&str>, make: impl FnOnce(&mut Forge)) {
+    drop(opened(expected, make));
+}
+
+fn opened(expected: Option<&str>, make: impl FnOnce(&mut Forge)) -> Option<Forest> {
+    let (machine, _sim) = Machine::sim(1);
+    let trees = describe(&specs());
+    Grid::format(&machine, &FormatState { geometry: geometry(), trees: &trees, size_limit: None }).unwrap();
+    let options = GridOptions { block_count: 64, page_count: 16, read_only: false };
+    let arena = Arena::new(options.arena_size(&geometry()).unwrap()).unwrap();
+    let grid = Arc::new(Grid::open(machine.clone(), &arena, options).unwrap());
+    let log = ManifestLog::new(Arc::clone(&grid), grid.geometry());
+    let reservation = grid.reserve(60).unwrap();
+    let mut forge = Forge { log, reservation, beat: Beat::new(8), grid };
+    make(&mut forge);
+    let Forge { grid, mut log, reservation, beat } = forge;
+    grid.forfeit(reservation);
+    let update = CheckpointUpdate {
+        beat,
+        op_checkpoint: Op::new(1),
+        op_flushed: Op::new(1),
+        charge_total: 4096,
+        rolling_hash: Checksum::ZERO,
+        manifest: log.checkpoint().unwrap(),
+    };
+    grid.checkpoint(&update).unwrap();
+    let opened: Result<Forest, _> = load(&machine, &specs(), BLOCKS);
+    match (opened, expected) {
+        (Ok(forest), None) => Some(forest),
+        (Err(ForestError::Corrupt(corruption)), Some(field)) => {
+            assert_eq!(corruption.field, field, "{corruption}");
+            None
+        }
+        (opened, expected) => panic!("{:?}, expected {expected:?}", opened.err()),
+    }
+}
+
+#[test]
+fn a_good_file_opens() {
+    check_owners(&opened(None, |_| ()).unwrap());
+    let forest = opened(None, |forge| {
+        let table = forge.table(PAIRS, 0..50);
+        forge.insert(6, table);
+        let table = forge.table(PAIRS, 50..51);
+        forge.insert(6, table);
+        let table = forge.table(PAIRS, 10..60);
+        forge.insert(0, table);
+    });
+    check_owners(&forest.unwrap());
+}
+
+#[test]
+fn tables_that_no_tree_can_have() {
+    let changed = |change: fn(&mut TableInfo)| {
+        move |forge: &mut Forge| {
+            let mut table = forge.table(PAIRS, 0..50);
+            change(&mut table);
+            forge.insert(0, table);
+        }
+    };
+    check(None, changed(|_| ()));
+    check(Some("table_info.tree_id"), changed(|table| table.tree = TreeId::new(9).unwrap()));
+    check(Some("table_info.tree_id"), changed(|table| table.tree = TreeId::new(4).unwrap()));
+    check(Some("table.value_block_count"), changed(|table| table.value_block_count = 2));
+    check(Some("table.value_count"), changed(|table| table.value_count = 1_000));
+    check(Some("value_count"), changed(|table| table.value_count = 0));
+    check(Some("table.key_max"), changed(|table| swap(&mut table.key_min, &mut table.key_max)));
+    // What only the index block tells shows when the table is read.
+    check(None, changed(|table| table.value_count = 51));
+    check(None, changed(|table| table.tree = TreeId::new(3).unwrap()));
+    check(Some("table.value_count"), changed(|table| table.tree = TreeId::new(1).unwrap()));
+}
+
+#[test]
+fn a_level_that_is_not_there() {
+    check(Some("edit.level"), |forge| {
+        let table = forge.table(PAIRS, 0..50);
+        forge.insert(7, table);
+    });
+}
+
+#[test]
+fn tables_of_a_level_that_overlap() {
+    let on_levels = |first: u8, second: u8, start: u64| {
+        move |forge: &mut Forge| {
+            let table = forge.table(PAIRS, 0..50);
+            forge.insert(first, table);
+            let table = forge.table(PAIRS, start..start + 9);
+            forge.insert(second, table);
+        }
+    };
+    check(Some("table.key_min"), on_levels(3, 3, 49));
+    check(None, on_levels(3, 3, 50));
+    check(None, on_levels(3, 4, 49));
+}
+
+#[test]
+fn blocks_without_an_owner_and_owners_without_a_block() {
+    check(Some("free_set.acquired"), |forge| {
+        let _leaked = forge.grid.acquire(&mut forge.reservation);
+    });
+    check(Some("free_set.acquired"), |forge| {
+        let _leaked = forge.table(PAIRS, 0..50);
+    });
+    check(Some("free_set.acquired"), |forge| {
+        let mut table = forge.table(PAIRS, 0..50);
+        forge.insert(0, table);
+        table = forge.table(PAIRS, 60..70);
+        forge.grid.release(table.index.address);
+        forge.grid.release(table.index.twin);
+    });
+}
+
+#[test]
+fn a_beat_that_begins_no_bar() {
+    for (beat, expected) in [
+        (0, None),
+        (4, None),
+        (5, Some("checkpoint.beat")),
+        (7, Some("checkpoint.beat")),
+        (1 << 60, None),
+        ((1 << 60) + 4, Some("checkpoint.beat")),
+        (u64::MAX - 3, Some("checkpoint.beat")),
+    ] {
+        check(expected, |forge| forge.beat = Beat::new(beat));
+    }
+}

@@ -5,7 +5,7 @@ use understory_grid::GridError;
 use understory_io::Machine;
 use understory_testkit::{Item, Pair, Posting, Quad, TestRecord};
 
-use super::{Rig, geometry, load, specs};
+use super::{BLOCKS, Rig, geometry, load, specs};
 use crate::{ForestError, Root, TreeSpec};
 
 /// Puts keys `from..to` of pairs, as many beats as it takes.
@@ -108,7 +108,9 @@ fn small_neighbours_are_joined() {
     put_pairs(&mut rig, (0..3_000).filter(|key| key % 60 > 2), true);
     rig.drain();
     rig.forest.set_settle(true);
-    (0..12).for_each(|_| drop(rig.close_bar(false)));
+    for _ in 0..12 {
+        rig.close_bar(false);
+    }
     rig.model.check(&rig.forest).unwrap();
     let tree = rig.forest.tree::<Pair>().unwrap();
     let table_max = tree.layout().value_count_max;
@@ -159,7 +161,7 @@ fn a_forest_that_has_not_begun_is_only_read() {
     rig.drain();
     let image = rig.sim.durable_image();
     let (machine, sim) = Machine::sim_from(image.clone(), 4);
-    let mut forest = load(&machine, &specs()).unwrap();
+    let mut forest = load(&machine, &specs(), BLOCKS).unwrap();
     rig.model.check(&forest).unwrap();
     let error = forest.close_beat(None).unwrap_err();
     assert!(matches!(error, ForestError::Grid(GridError::ReadOnly)), "{error}");
@@ -195,7 +197,9 @@ fn a_checkpoint_within_a_bar_is_refused() {
 fn a_checkpoint_that_forgets_a_memtable_is_refused() {
     let mut rig = Rig::new(geometry(), 1);
     rig.put::<Pair>(1, false);
-    (0..3).for_each(|_| drop(rig.close(false).unwrap()));
+    for _ in 0..3 {
+        rig.close(false).unwrap();
+    }
     let root = Root { op_checkpoint: Op::new(1), op_flushed: Op::new(1), charge_total: 0 };
     drop(rig.forest.close_beat(Some(&root)));
 }
