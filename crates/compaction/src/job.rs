@@ -7,8 +7,10 @@
 //! # Invariants
 //! - Consumed = produced + dropped, at the end of every slice (asserted by the merge).
 //! - Output addresses come from the slice's own reservation, in the order in which blocks fill, so they
-//!   depend on the plan and the quotas alone.
-//! - Nothing is visible and nothing released before the forest applies the [`Outcome`].
+//!   depend on the plan, the quotas and the reservations alone; bytes and bounds of tables on the plan alone
+//!   (tests: slices of any size give what one slice gives).
+//! - Nothing is visible and nothing released before the forest applies the [`Outcome`]: a job that fails
+//!   leaves its inputs as they were (tests: a failure of each operation).
 //!
 //! # Not here
 //! Who runs the job, when, and in which order outcomes are applied: the forest.
@@ -39,7 +41,8 @@ pub trait Job: Send + fmt::Debug {
     fn value_size(&self) -> u64;
     /// Input values that are not consumed yet.
     fn remaining(&self) -> u64;
-    /// The most addresses that a slice of `quota` values takes from its reservation.
+    /// The most addresses that a slice of `quota` values takes from its reservation: the last slice just so
+    /// many if nothing is dropped, others up to three fewer, which are for ending a table.
     fn blocks_bound(&self, quota: u64) -> u64;
     /// Consumes exactly `quota` input values; with the last of them, finishes the last output table.
     ///
@@ -62,7 +65,7 @@ pub trait Job: Send + fmt::Debug {
 }
 
 /// What a finished compaction changes, to be applied at the end of its half-bar.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Whether it wrote the immutable memtable.
     pub is_flush: bool,

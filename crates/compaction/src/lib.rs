@@ -8,6 +8,8 @@
 
 mod job;
 mod plan;
+#[cfg(test)]
+mod tests;
 
 pub use job::{Compaction, Job, Outcome};
 pub use plan::{Input, Limits, Plan};

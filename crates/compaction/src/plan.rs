@@ -1,9 +1,16 @@
 //! What one compaction takes, frozen at the start of its half-bar.
 //!
-//! Of a tree and a target level comes a list of disjoint plans in key order. They drain the level above the
-//! target to its limit in values (or write the immutable memtable into level 0), and join small neighbours
-//! of the target that nothing else of the list touches. A plan depends on the manifest and the immutable
-//! memtable alone.
+//! Of a tree and a target level comes a list of disjoint plans: first, in key order, those that drain the
+//! level above the target to its limit in values (or the one that writes the immutable memtable into level
+//! 0), then, in key order, those that join small neighbours of the target which the first do not touch.
+//!
+//! # Invariants
+//! - No table is in two plans of a list, and the tables that the plans put into the target do not overlap
+//!   those that stay (tests against a model; the manifest asserts it when they are applied).
+//! - A list depends on the manifest, the immutable memtable and the limits alone.
+//!
+//! # Not here
+//! Which tables are chosen: `manifest`. Which targets a half-bar has: the forest.
 
 use understory_format::{KeyRange, Level, Record};
 use understory_manifest::{Choice, Manifest, Table};
