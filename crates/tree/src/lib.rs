@@ -12,6 +12,8 @@
 //! Compaction, other trees, the clock, and what makes a beat close.
 
 mod scan;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 pub use scan::Scan;
