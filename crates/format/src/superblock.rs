@@ -31,6 +31,10 @@ pub const SUPERBLOCK_SIZE: usize = 4096;
 /// What a data file is recognised by.
 pub const MAGIC: [u8; 16] = *b"understory file\n";
 
+/// What a superblock counts (its own number, checkpoints, openings, ops, bytes of charges) is at most this. No history
+/// gets there, and whoever counts on from a superblock that was decoded does not overflow.
+pub const COUNTER_MAX: u64 = 1 << 60;
+
 /// Where the checksum's cover starts: behind the checksum and the number of the copy.
 const COVER_START: usize = 32;
 
@@ -69,7 +73,7 @@ pub struct CheckpointState {
     pub number: u64,
     /// Id of the checkpoint before; zero at format.
     pub parent: Checksum,
-    /// The beat at whose close the checkpoint was taken.
+    /// The first beat after the checkpoint: the one that is open when the file is opened.
     pub beat: Beat,
     /// The last op that the checkpoint counts.
     pub op_checkpoint: Op,

@@ -26,7 +26,7 @@ use crate::superblock;
 /// What the forest says at a checkpoint; the grid adds the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckpointUpdate {
-    /// The beat at whose close the checkpoint is taken.
+    /// The first beat after it: the one that is open when the file is opened.
     pub beat: Beat,
     /// The last op that it counts.
     pub op_checkpoint: Op,

@@ -189,7 +189,7 @@ impl Grid {
         let block = self.read_twin(checkpoint.catalogue, BlockKind::Catalogue)?;
         self.trees = decode_catalogue(&block, checkpoint.fingerprint)
             .map_err(|error| error.at(Place::Block(checkpoint.catalogue.address)))?;
-        let (encoded, trailers) = self.read_trailers(&checkpoint.free_set)?;
+        let (encoded, trailers) = self.read_trailers(&checkpoint.free_set, checkpoint.block_count_max)?;
         let limit = block_limit(&self.geometry, self.local_state().size_limit);
         let free_set =
             FreeSet::decode(&encoded, trailers.iter().copied(), checkpoint.block_count_max, limit)?;
@@ -201,8 +201,12 @@ impl Grid {
     }
 
     /// The encoded free set, and the addresses of its blocks in the order in which they were taken.
-    fn read_trailers(&self, root: &FreeSetRoot) -> Result<(Vec<u8>, Vec<BlockAddress>), GridError> {
-        let size = check_free_set_root(root, &self.geometry, self.machine.storage.size())?;
+    fn read_trailers(
+        &self,
+        root: &FreeSetRoot,
+        highest: u64,
+    ) -> Result<(Vec<u8>, Vec<BlockAddress>), GridError> {
+        let size = check_free_set_root(root, &self.geometry, highest)?;
         let mut encoded = vec![0; size];
         let mut addresses = Vec::new();
         let mut next = root.last;
@@ -240,19 +244,19 @@ fn copy_chunk(block: &[u8], wanted: &trailer::Chunk, to: &mut [u8]) -> Result<Op
     Ok(found.previous)
 }
 
-/// The size of the encoded free set, if its blocks have room for it and the file for them.
-fn check_free_set_root(root: &FreeSetRoot, geometry: &Geometry, file_size: u64) -> Result<usize, Corruption> {
-    let blocks = file_size / u64::from(geometry.block_size);
-    if u64::from(root.block_count) > blocks {
-        let expected = Expected::AtMost(u128::from(blocks));
-        return Err(Corruption::new("free_set_block_count", expected, u128::from(root.block_count)));
+/// The size of the encoded free set, if its blocks have room for it and a set up to `highest` can be so large.
+fn check_free_set_root(root: &FreeSetRoot, geometry: &Geometry, highest: u64) -> Result<usize, Corruption> {
+    let size_max = FreeSet::encoded_size_max(highest);
+    if root.size > size_max {
+        let expected = Expected::AtMost(u128::from(size_max));
+        return Err(Corruption::new("free_set_size", expected, u128::from(root.size)));
     }
     exactly(
         "free_set_block_count",
         trailer::chunk_count(geometry.block_size, root.size),
         root.block_count.into(),
     )?;
-    // No larger than the file, of which this machine has at least addressed the blocks.
+    // A machine with less memory than the set of this file cannot open it.
     usize::try_from(root.size).map_err(|_| {
         Corruption::new(
             "free_set_size",

@@ -124,6 +124,24 @@ fn errors_say_what_is_wrong() {
 }
 
 #[test]
+fn counters_that_no_history_reaches_are_refused() {
+    let check = |offset: usize, field: &str| {
+        for (value, is_good) in [(COUNTER_MAX, true), (COUNTER_MAX + 1, false), (u64::MAX, false)] {
+            let mut bytes = encoded();
+            bytes[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
+            reseal(&mut bytes);
+            let error = Superblock::decode(&bytes, 2).err().map(|error| error.field);
+            assert_eq!(error, (!is_good).then_some(field));
+        }
+    };
+    check(1024 + 304, "number");
+    check(1024 + 320, "op_checkpoint");
+    check(1024 + 336, "charge_total");
+    check(2048 + 48, "sequence");
+    check(2048 + 56, "incarnation");
+}
+
+#[test]
 fn foreign_damaged_and_other_versions_are_told_apart() {
     assert_eq!(identify(b"short"), Identity::Foreign);
     assert_eq!(identify(&[0; 4096]), Identity::Foreign);

@@ -6,7 +6,7 @@
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64, U128};
 
-use super::{CheckpointState, FreeSetRoot, LocalState, ManifestRoot, ScrubCursor};
+use super::{COUNTER_MAX, CheckpointState, FreeSetRoot, LocalState, ManifestRoot, ScrubCursor};
 use crate::error::{Corruption, Expected, at_least, at_most, rule, zero};
 use crate::geometry::GeometryWire;
 use crate::key::KeyBytes;
@@ -27,7 +27,7 @@ layout! {
         288: rolling_hash: U128,
         /// Number of the checkpoint; 0 at format.
         304: number: U64,
-        /// The beat at whose close the checkpoint was taken.
+        /// The first beat after the checkpoint: the one that is open when the file is opened.
         312: beat: U64,
         /// The last op that the checkpoint counts.
         320: op_checkpoint: U64,
@@ -151,7 +151,10 @@ impl CheckpointStateWire {
     /// The first field that no checkpoint can have.
     pub fn decode(&self) -> Result<CheckpointState, Corruption> {
         Self::LAYOUT.check_reserved(self.as_bytes())?;
+        at_most("number", COUNTER_MAX, self.number.get())?;
+        at_most("op_checkpoint", COUNTER_MAX, self.op_checkpoint.get())?;
         at_most("op_flushed", self.op_checkpoint.get(), self.op_flushed.get())?;
+        at_most("charge_total", COUNTER_MAX, self.charge_total.get())?;
         Ok(CheckpointState {
             geometry: self.geometry.decode()?,
             fingerprint: Checksum::new(self.fingerprint.get()),
@@ -233,6 +236,8 @@ impl LocalStateWire {
     pub fn decode(&self) -> Result<LocalState, Corruption> {
         Self::LAYOUT.check_reserved(self.as_bytes())?;
         at_least("sequence", 1_u8, self.sequence.get())?;
+        at_most("sequence", COUNTER_MAX, self.sequence.get())?;
+        at_most("incarnation", COUNTER_MAX, self.incarnation.get())?;
         let diverged_since = match self.diverged_since.get() {
             0 => None,
             beat => Some(Beat::new(beat)),

@@ -31,6 +31,13 @@ const RUN_MAX: u64 = (1 << 31) - 1;
 
 const _: () = assert!(super::LIMIT_MAX / super::bit_set::WORD_BITS <= RUN_MAX);
 
+/// The most bytes that sets of integers below `bits` are encoded in: the counts, and of each set a literal or at
+/// least a part of a run for every word, and one marker that begins no run.
+pub(super) fn size_max(bits: u64) -> u64 {
+    let words = bits.div_ceil(super::bit_set::WORD_BITS).saturating_add(2);
+    words.saturating_mul(u64_of(SET_COUNT * WORD_SIZE))
+}
+
 /// Appends the encoding of `sets` to `out`.
 pub(super) fn encode(sets: [&BitSet; SET_COUNT], out: &mut Vec<u8>) {
     let counts_at = out.len();

@@ -313,6 +313,9 @@ impl FreeSet {
         set.older.insert_all(&since);
         set.check_decoded()?;
         for trailer in trailers {
+            if trailer.get() > highest {
+                return Err(wrong("free_set.trailer", Expected::AtMost(u128::from(highest)), trailer.get()));
+            }
             if !set.acquired.insert(bit_of(trailer)) {
                 return Err(wrong("free_set.trailer", Expected::Rule("a free block"), trailer.get()));
             }
@@ -323,6 +326,11 @@ impl FreeSet {
         set.acquired_count = set.acquired.count();
         set.released_count = set.due.count() + set.older.count();
         Ok(set)
+    }
+
+    /// The most bytes that the encoding of a set takes whose highest address is `highest`.
+    pub(crate) fn encoded_size_max(highest: u64) -> u64 {
+        encoding::size_max(highest)
     }
 
     fn check_decoded(&self) -> Result<(), Corruption> {

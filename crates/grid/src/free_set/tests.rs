@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::bit_set::BitSet;
 use super::*;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,6 +263,24 @@ fn encoding_of_known_sets() {
     check(&set_of(300, &apart, &[], &[]), &expected);
 }
 
+/// Whatever the words are, none takes more than its share of [`encoding::size_max`].
+#[test]
+fn no_encoding_is_larger_than_its_bound() {
+    let mut random = fastrand::Rng::with_seed(5);
+    for _ in 0..500 {
+        let count = random.u64(0..40);
+        let words = (0..count).map(|_| [0, u64::MAX, random.u64(..), 1][random.usize(0..4)]).collect();
+        let set = BitSet::from_words(words);
+        let mut bytes = Vec::new();
+        encoding::encode([&set, &set, &set], &mut bytes);
+        assert!(u64::try_from(bytes.len()).unwrap() <= encoding::size_max(64 * count));
+    }
+    let mut bytes = Vec::new();
+    let literal = BitSet::from_words(vec![1]);
+    encoding::encode([&literal, &literal, &literal], &mut bytes);
+    assert_eq!(u64::try_from(bytes.len()).unwrap(), encoding::size_max(1), "the bound is met");
+}
+
 #[test]
 fn decoded_equals_the_running_set() {
     let mut set = set_of(500, &(1..=100).collect::<Vec<_>>(), &[5, 6], &[70]);
@@ -329,6 +348,8 @@ fn corrupt_encodings_are_refused() {
     assert!(FreeSet::decode(&bytes, [address(201)], 201, 500).is_ok());
     check(&bytes, &[200], 200, "free_set.trailer");
     check(&bytes, &[201, 201], 201, "free_set.trailer");
+    check(&bytes, &[201, 202], 201, "free_set.trailer");
+    check(&bytes, &[1 << 60, 201], 201, "free_set.trailer");
     check(&bytes, &[], 201, "block_count_max");
     check(&bytes, &[], 1 << 33, "block_count_max");
     check(&bytes, &[], 64, "free_set.words");

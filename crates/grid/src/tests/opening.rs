@@ -2,6 +2,7 @@
 
 use understory_format::{SUPERBLOCK_STRIDE, SUPERBLOCK_ZONE_SIZE, Superblock};
 use understory_io::Storage;
+use zerocopy::IntoBytes;
 
 use super::*;
 use crate::CopyState;
@@ -101,6 +102,37 @@ fn a_file_that_cannot_be_opened_is_left_alone() {
     }
     let lost = [CopyState::Corrupt; 3];
     check(no_quorum, |error| matches!(error, GridError::QuorumLost { copies } if copies[..3] == lost));
+}
+
+/// A good image whose superblock says something else, under good checksums.
+fn forged(change: impl Fn(&mut Superblock)) -> Vec<u8> {
+    let mut image = good_image();
+    for copy in 0..4 {
+        let at = copy_offset(copy);
+        let bytes = &mut image[at..at + 4096];
+        let copy = u8::try_from(copy).unwrap();
+        let (mut superblock, _) = Superblock::decode(bytes, copy).unwrap();
+        change(&mut superblock);
+        bytes.copy_from_slice(superblock.encode(copy).0.as_bytes());
+    }
+    image
+}
+
+#[test]
+fn a_superblock_that_no_history_leads_to_is_refused() {
+    let lost = |error: &GridError| matches!(error, GridError::QuorumLost { .. });
+    check(forged(|superblock| superblock.local.sequence = u64::MAX), lost);
+    check(forged(|superblock| superblock.local.incarnation = u64::MAX), lost);
+    check(forged(|superblock| superblock.checkpoint.number = u64::MAX), lost);
+    check(forged(|superblock| superblock.checkpoint.charge_total = u64::MAX), lost);
+    check(forged(|superblock| superblock.checkpoint.op_checkpoint = Op::new(u64::MAX)), lost);
+    let wrong = |field| move |error: &GridError| matches!(error, GridError::Corrupt(it) if it.field == field);
+    let size = |size| move |superblock: &mut Superblock| superblock.checkpoint.free_set.size = size;
+    check(forged(size(1 << 50)), wrong("free_set_size"));
+    check(forged(size(24)), wrong("total_size"));
+    let far = BlockAddress::new(1 << 60).unwrap();
+    let last = |superblock: &mut Superblock| superblock.checkpoint.free_set.last.as_mut().unwrap().twin = far;
+    check(forged(last), wrong("twin"));
 }
 
 #[test]
