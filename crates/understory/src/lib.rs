@@ -28,3 +28,8 @@ pub use understory_format::{Corruption, Geometry, Key, Record, record};
 pub use understory_grid::{GridStats, Space};
 pub use understory_io::{Counters, Machine};
 pub use understory_tree::LevelStats;
+
+/// The example of the workspace's README is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use common::{Account, ByOwner, Event, options, schema};
 use understory::{
-    Batch, Database, Error, Geometry, Options, Record, Schema, SchemaDifference, SchemaError, record,
+    Batch, Database, Error, Geometry, Machine, Options, Record, Schema, SchemaDifference, SchemaError, record,
 };
 use understory_format::{Checksum, SUPERBLOCK_SIZE};
 use understory_grid::GridError;
@@ -281,18 +281,45 @@ fn trees_that_cannot_be() {
     check(many, SchemaError::TooManyTrees { count: 40, limit: 30 });
 }
 
+/// Creates a file of records of `$size` bytes, and says whether it can be.
+macro_rules! fits {
+    ($size:literal, $geometry:expr) => {{
+        #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+        #[repr(C)]
+        struct Sized {
+            id: U64,
+            body: [u8; $size - 8],
+        }
+        record!(Sized: "sized", key = { id: U64 });
+        let (machine, _storage) = Machine::sim(1);
+        let schema = Schema::new().tree::<Sized>();
+        match Database::format(&machine, &schema, $geometry, &Options::default()) {
+            Ok(()) => true,
+            Err(Error::Schema(SchemaError::RecordTooLarge { name: "sized" })) => false,
+            Err(other) => panic!("{other}"),
+        }
+    }};
+}
+
+/// The limits that the README names.
+#[test]
+fn records_of_the_largest_size() {
+    let large = Geometry::default();
+    assert!(fits!(16_000, &large));
+    let small_pages = Geometry { page_size: 4096, ..large };
+    assert!(fits!(3_824, &small_pages));
+    assert!(!fits!(3_825, &small_pages));
+    assert!(fits!(2_036, &Geometry::small()));
+    assert!(!fits!(2_037, &Geometry::small()));
+}
+
 #[test]
 fn a_tree_of_few_large_records_per_page() {
     let folder = folder();
     let schema = Schema::new().tree::<Large>();
-    let options = options().memory(32 << 20);
-    let mut database = match Database::create(&folder.path, &schema, &options) {
-        Ok(database) => database,
-        Err(error) => {
-            assert!(matches!(error, Error::Schema(SchemaError::RecordTooLarge { .. })), "{error:?}");
-            return;
-        }
-    };
+    let geometry = Geometry { block_size: 16 << 10, ..Geometry::small() };
+    let options = options().geometry(geometry).memory(32 << 20);
+    let mut database = Database::create(&folder.path, &schema, &options).unwrap();
     let mut batch = Batch::new();
     for id in 0..200_u64 {
         batch.clear();
@@ -300,7 +327,8 @@ fn a_tree_of_few_large_records_per_page() {
         database.commit(&batch).unwrap();
     }
     database.checkpoint().unwrap();
-    assert_eq!(database.scan::<Large>(..).unwrap().count(), 200);
+    let records = database.scan::<Large>(..).unwrap().map(Result::unwrap);
+    assert!(records.map(|large| (large.id.get(), large.body)).eq((0..200).map(|id| (id, [5; 3000]))));
 }
 
 #[test]
