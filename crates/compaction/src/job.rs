@@ -32,7 +32,7 @@ use understory_table::{
 use crate::plan::{Input, Plan};
 
 /// A compaction without its record type, as the forest schedules it.
-pub trait Job: Send + fmt::Debug {
+pub trait Job: Send + Sync + fmt::Debug {
     /// The tree whose tables it compacts.
     fn tree(&self) -> TreeId;
     /// The level that its outputs go to.

@@ -13,3 +13,8 @@ mod tests;
 
 pub use job::{Compaction, Job, Outcome};
 pub use plan::{Input, Limits, Plan};
+
+/// The README's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

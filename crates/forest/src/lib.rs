@@ -27,3 +27,8 @@ pub use error::ForestError;
 pub use forest::{Forest, Root};
 pub use schedule::{Half, Schedule};
 pub use stats::CompactionStats;
+
+/// The README's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

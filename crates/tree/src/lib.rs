@@ -18,3 +18,8 @@ mod tree;
 
 pub use scan::Scan;
 pub use tree::{LevelStats, Tree, VALUES_PER_BAR_MAX, values_per_bar};
+
+/// The README's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
