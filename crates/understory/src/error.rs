@@ -196,6 +196,8 @@ impl From<GridError> for Error {
             GridError::OutOfSpace { needed, free } => Self::OutOfSpace { needed, free },
             GridError::NoBuffers => Self::Busy,
             GridError::Poisoned => Self::Poisoned,
+            GridError::ReadOnly => Self::ReadOnly,
+            GridError::Geometry(error) => Self::Geometry(error),
             other => Self::Unusable { path: PathBuf::new(), source: other },
         }
     }
