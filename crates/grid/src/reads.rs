@@ -16,6 +16,8 @@
 //! # Invariants
 //! - Of several equal reads one goes to the storage, the others get its result (`equal_reads_go_to_the_storage_once`).
 //! - Whoever leads ends the flight: dropping a [`Lead`] fails it, so that nobody waits for ever.
+//! - A wait for a leader ends when the lead does, whatever becomes of the flight before the waiter looks again
+//!   (`a_read_ahead_that_is_claimed_leaves_nobody_waiting`).
 //! - No lock is held while anybody waits.
 //!
 //! # Not here
@@ -37,6 +39,8 @@ enum State<V> {
     Leading,
     /// With the storage; nobody has asked for it yet.
     Submitted(Ticket),
+    /// Off the table with a claim; gives no result. Who waited for it while it was led enters the table anew.
+    Claimed,
     Done(Result<V, GridError>),
 }
 
@@ -155,7 +159,7 @@ impl<V: Clone> Reads<V> {
         if !wanted {
             return None;
         }
-        let State::Submitted(ticket) = std::mem::replace(&mut *state, State::Leading) else { return None };
+        let State::Submitted(ticket) = std::mem::replace(&mut *state, State::Claimed) else { return None };
         table.flights.remove(&key);
         table.submitted -= 1;
         table.claimed.push(key.address);
@@ -246,5 +250,59 @@ impl<V> Drop for Claimed<'_, V> {
         let _ = table.claimed.swap_remove(at.expect("a claim is noted until it is dropped"));
         drop(table);
         self.reads.park.wake(self.reads.park_key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+
+    use super::*;
+
+    type Step = Box<dyn FnOnce() + Send>;
+
+    /// The first wait runs a step, after which it has to be over.
+    #[derive(Default)]
+    struct StepPark(Mutex<Option<Step>>);
+
+    impl Park for StepPark {
+        fn park_until(&self, _key: u64, ready: &mut dyn FnMut() -> bool) {
+            while !ready() {
+                let step = self.0.lock().take();
+                step.expect("what was waited for has happened")();
+            }
+        }
+
+        fn wake(&self, _key: u64) {}
+    }
+
+    impl fmt::Debug for StepPark {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("StepPark")
+        }
+    }
+
+    /// Somebody waits for the leader of a read ahead; the read is submitted and claimed before he looks again.
+    #[test]
+    fn a_read_ahead_that_is_claimed_leaves_nobody_waiting() {
+        let address = BlockAddress::new(7).unwrap();
+        let key = Key { address, page: Key::WHOLE, checksum: Checksum::ZERO };
+        let wait: [fn(&Reads<u8>, Key); 2] = [
+            |reads, key| assert!(matches!(reads.join(key), Role::Lead(_)), "nobody is at it any more"),
+            |reads, key| reads.settle(key.address, |_, _| unreachable!("it was claimed")),
+        ];
+        for wait in wait {
+            let park = Arc::new(StepPark::default());
+            let shared: Arc<dyn Park> = Arc::<StepPark>::clone(&park);
+            let reads: &'static Reads<u8> = Box::leak(Box::new(Reads::new(Arc::clone(&shared))));
+            let lead = reads.try_lead(key).unwrap();
+            *park.0.lock() = Some(Box::new(move || {
+                let (_completer, ticket) = Ticket::pair(shared, Operation::Read, 0);
+                lead.submit(ticket);
+                let claimed = reads.claim_any(true);
+                assert!(claimed.is_some());
+            }));
+            wait(reads, key);
+        }
     }
 }
