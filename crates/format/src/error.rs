@@ -114,8 +114,11 @@ impl fmt::Display for Number {
 }
 
 /// `Ok` if `found` is `expected`.
+///
+/// # Errors
+/// [`Corruption`] of `field`, without a place.
 #[inline]
-pub(crate) fn exactly(
+pub fn exactly(
     field: &'static str,
     expected: impl Into<u128>,
     found: impl Into<u128>,
@@ -125,8 +128,11 @@ pub(crate) fn exactly(
 }
 
 /// `Ok` if `found` is at least `least`.
+///
+/// # Errors
+/// [`Corruption`] of `field`, without a place.
 #[inline]
-pub(crate) fn at_least(
+pub fn at_least(
     field: &'static str,
     least: impl Into<u128>,
     found: impl Into<u128>,
@@ -136,19 +142,21 @@ pub(crate) fn at_least(
 }
 
 /// `Ok` if `found` is at most `most`.
+///
+/// # Errors
+/// [`Corruption`] of `field`, without a place.
 #[inline]
-pub(crate) fn at_most(
-    field: &'static str,
-    most: impl Into<u128>,
-    found: impl Into<u128>,
-) -> Result<(), Corruption> {
+pub fn at_most(field: &'static str, most: impl Into<u128>, found: impl Into<u128>) -> Result<(), Corruption> {
     let (most, found) = (most.into(), found.into());
     if found <= most { Ok(()) } else { Err(Corruption::new(field, Expected::AtMost(most), found)) }
 }
 
 /// `Ok` if `holds`; else `found` breaks `rule`.
+///
+/// # Errors
+/// [`Corruption`] of `field`, without a place.
 #[inline]
-pub(crate) fn rule(
+pub fn rule(
     field: &'static str,
     rule: &'static str,
     holds: bool,
@@ -158,8 +166,11 @@ pub(crate) fn rule(
 }
 
 /// `Ok` if all `bytes` are zero; else the first that is not is what was found.
+///
+/// # Errors
+/// [`Corruption`] of `field`, without a place.
 #[inline]
-pub(crate) fn zero(field: &'static str, bytes: &[u8]) -> Result<(), Corruption> {
+pub fn zero(field: &'static str, bytes: &[u8]) -> Result<(), Corruption> {
     match bytes.iter().find(|&&byte| byte != 0) {
         None => Ok(()),
         Some(&byte) => Err(Corruption::new(field, Expected::Zero, u128::from(byte))),

@@ -9,6 +9,7 @@
 //! # Not here
 //! Opening the manifest log, the trees: who owns them.
 
+use understory_format::error::{at_most, exactly};
 use understory_format::{
     Beat, BlockAddress, BlockKind, CatalogueView, CheckpointState, Checksum, Corruption, Expected,
     FreeSetRoot, Geometry, LocalState, ManifestRoot, Op, Place, Placement, Superblock, TrailerView,
@@ -223,11 +224,7 @@ impl Grid {
             addresses.extend([reference.twin, reference.address]);
         }
         addresses.reverse();
-        let checksum = Checksum::of(&encoded);
-        if checksum != root.checksum {
-            let expected = Expected::Exactly(root.checksum.get());
-            return Err(Corruption::new("free_set_checksum", expected, checksum.get()).into());
-        }
+        exactly("free_set_checksum", root.checksum.get(), Checksum::of(&encoded).get())?;
         Ok((encoded, addresses))
     }
 }
@@ -236,8 +233,8 @@ impl Grid {
 fn copy_chunk(block: &[u8], wanted: &trailer::Chunk, to: &mut [u8]) -> Result<Option<TwinRef>, Corruption> {
     let view = TrailerView::new(block)?;
     let found = view.chunk();
-    exactly("chunk_index", u64::from(wanted.index), u64::from(found.index))?;
-    exactly("chunk_count", u64::from(wanted.count), u64::from(found.count))?;
+    exactly("chunk_index", wanted.index, found.index)?;
+    exactly("chunk_count", wanted.count, found.count)?;
     exactly("total_size", wanted.total_size, found.total_size)?;
     exactly("size", u64_of(to.len()), u64_of(view.bytes().len()))?;
     to.copy_from_slice(view.bytes());
@@ -246,16 +243,8 @@ fn copy_chunk(block: &[u8], wanted: &trailer::Chunk, to: &mut [u8]) -> Result<Op
 
 /// The size of the encoded free set, if its blocks have room for it and a set up to `highest` can be so large.
 fn check_free_set_root(root: &FreeSetRoot, geometry: &Geometry, highest: u64) -> Result<usize, Corruption> {
-    let size_max = FreeSet::encoded_size_max(highest);
-    if root.size > size_max {
-        let expected = Expected::AtMost(u128::from(size_max));
-        return Err(Corruption::new("free_set_size", expected, u128::from(root.size)));
-    }
-    exactly(
-        "free_set_block_count",
-        trailer::chunk_count(geometry.block_size, root.size),
-        root.block_count.into(),
-    )?;
+    at_most("free_set_size", FreeSet::encoded_size_max(highest), root.size)?;
+    exactly("free_set_block_count", trailer::chunk_count(geometry.block_size, root.size), root.block_count)?;
     // A machine with less memory than the set of this file cannot open it.
     usize::try_from(root.size).map_err(|_| {
         Corruption::new(
@@ -268,18 +257,8 @@ fn check_free_set_root(root: &FreeSetRoot, geometry: &Geometry, highest: u64) ->
 
 fn decode_catalogue(block: &[u8], fingerprint: Checksum) -> Result<Vec<TreeDescription>, Corruption> {
     let view = CatalogueView::new(block)?;
-    if view.fingerprint() != fingerprint {
-        let expected = Expected::Exactly(fingerprint.get());
-        return Err(Corruption::new("fingerprint", expected, view.fingerprint().get()));
-    }
+    exactly("fingerprint", fingerprint.get(), view.fingerprint().get())?;
     Ok(view.trees().collect())
-}
-
-fn exactly(field: &'static str, expected: u64, found: u64) -> Result<(), Corruption> {
-    if found == expected {
-        return Ok(());
-    }
-    Err(Corruption::new(field, Expected::Exactly(u128::from(expected)), u128::from(found)))
 }
 
 /// The limit as the superblock has it: 0 is none, so that a limit of nothing is the least there is.
@@ -328,10 +307,7 @@ fn blank(state: &FormatState<'_>) -> Root {
 /// The file holds every block that the checkpoint calls acquired.
 fn check_size(checkpoint: &CheckpointState, size: u64) -> Result<(), GridError> {
     let highest = checkpoint.block_count_max;
-    if highest > LIMIT_MAX {
-        let expected = Expected::AtMost(u128::from(LIMIT_MAX));
-        return Err(Corruption::new("block_count_max", expected, u128::from(highest)).into());
-    }
+    at_most("block_count_max", LIMIT_MAX, highest)?;
     let needed = file_size(&checkpoint.geometry, highest);
     if size < needed { Err(GridError::Truncated { size, needed }) } else { Ok(()) }
 }

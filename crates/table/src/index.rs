@@ -14,8 +14,10 @@
 
 use core::ops::Range;
 
+use understory_format::error::{exactly, rule};
+use understory_format::index::FLAG_LOST;
 use understory_format::{
-    BlockAddress, BlockKind, BlockRef, Checksum, Corruption, Expected, IndexEntryHost, IndexView, Key, Place,
+    BlockAddress, BlockKind, BlockRef, Checksum, Corruption, IndexEntryHost, IndexView, Key, Place,
     TableInfo, usize_of,
 };
 use understory_grid::{Block, Grid};
@@ -108,7 +110,7 @@ impl<'a> View<'a> {
         exactly("value_count", info.value_count, index.value_count())?;
         exactly("tombstone_count", info.tombstone_count, index.tombstone_count())?;
         let same_range = index.key_min() == info.key_min && index.key_max() == info.key_max;
-        rule("key_min", "the key range that the manifest says", same_range)
+        rule("key_min", "the key range that the manifest says", same_range, 0_u8)
     }
 
     /// Value blocks of the table.
@@ -149,14 +151,14 @@ impl<'a> View<'a> {
     /// As [`View::entry`], for the block that page `page` was found in.
     pub(crate) fn entry_with_page(&self, block: u32, page: u32) -> Result<IndexEntryHost, Corruption> {
         let entry = self.entry(block)?;
-        rule("page_start", "page starts that ascend", has_page(&entry, page))
+        rule("page_start", "page starts that ascend", has_page(&entry, page), entry.page_start)
             .map_err(|error| error.at(Place::Block(self.address)))?;
         Ok(entry)
     }
 
     fn entry_unplaced(&self, block: u32) -> Result<IndexEntryHost, Corruption> {
         let entry = self.index.checked_entry(block, &self.layout.value)?;
-        rule("flags", "a block that is not lost", !entry.is_lost)?;
+        rule("flags", "a block that is not lost", !entry.is_lost, FLAG_LOST)?;
         Ok(entry)
     }
 
@@ -204,17 +206,4 @@ pub fn addresses(
         .chain(blocks)
         .collect::<Result<_, Corruption>>()
         .map_err(TableError::from)
-}
-
-pub(crate) fn exactly(
-    field: &'static str,
-    expected: impl Into<u128>,
-    found: impl Into<u128>,
-) -> Result<(), Corruption> {
-    let (expected, found) = (expected.into(), found.into());
-    if expected == found { Ok(()) } else { Err(Corruption::new(field, Expected::Exactly(expected), found)) }
-}
-
-pub(crate) fn rule(field: &'static str, rule: &'static str, holds: bool) -> Result<(), Corruption> {
-    if holds { Ok(()) } else { Err(Corruption::new(field, Expected::Rule(rule), 0)) }
 }

@@ -12,6 +12,7 @@
 //! # Not here
 //! The second copies of index blocks: scrubbing reads each copy for itself. Relations between tables: `manifest`.
 
+use understory_format::error::{exactly, rule};
 use understory_format::value::validate;
 use understory_format::{
     BlockKind, Corruption, IndexEntryHost, IndexView, KeyBytes, KeyDescriptor, Place, TableCounts, TableInfo,
@@ -19,7 +20,7 @@ use understory_format::{
 };
 use understory_grid::{Block, Grid};
 
-use crate::index::{Index, exactly, rule};
+use crate::index::Index;
 use crate::{TableError, TableLayout};
 
 /// Checks a whole table, and gives its totals. Reads all its blocks, one at a time; O(table).
@@ -74,7 +75,7 @@ impl BlockCheck<'_> {
         exactly("value_count", self.entry.value_count, view.value_count())?;
         exactly("tombstone_count", self.entry.tombstone_count, view.tombstone_count())?;
         let key_min = KeyBytes::padded(self.index.key_min_bytes(self.number));
-        rule("key_min", "the least key that the index says", view.key_min() == key_min)?;
+        rule("key_min", "the least key that the index says", view.key_min() == key_min, 0_u8)?;
         (0..view.page_count()).try_for_each(|page| {
             self.page(&view, page).map_err(|error| error.at(Place::Page(self.entry.reference.address, page)))
         })
@@ -88,7 +89,7 @@ impl BlockCheck<'_> {
         let last = usize_of(values.count()).checked_sub(1).expect("pages that are used have values");
         let key_max = self.key.extract(values.value(last));
         let expected = KeyBytes::padded(self.index.page_key_max_bytes(in_table));
-        rule("page key_max", "the greatest key that the index says", key_max == expected)
+        rule("page key_max", "the greatest key that the index says", key_max == expected, 0_u8)
     }
 }
 

@@ -12,6 +12,7 @@ use core::marker::PhantomData;
 use core::ops::Range;
 use std::sync::Arc;
 
+use understory_format::error::exactly;
 use understory_format::value::ValueMetadata;
 use understory_format::zerocopy::FromBytes;
 use understory_format::{
@@ -21,7 +22,7 @@ use understory_format::{
 use understory_grid::{Block, Grid};
 
 use super::ReadAhead;
-use crate::index::{Index, View, exactly, has_page};
+use crate::index::{Index, View, has_page};
 use crate::{Direction, KeyRange, TableError, TableLayout};
 
 /// Where the values of a page are in the block that is held.
