@@ -83,12 +83,6 @@ impl fmt::Display for BlockAddress {
     }
 }
 
-impl fmt::Debug for BlockAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 /// Name of a tree inside one forest, from 1; 0 stands for "no tree" on disk.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TreeId(NonZeroU16);
@@ -118,12 +112,6 @@ impl fmt::Display for TreeId {
     }
 }
 
-impl fmt::Debug for TreeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 /// A level of a tree; 0 is the one that memtables are flushed to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Level(u8);
@@ -150,12 +138,6 @@ impl Level {
 impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "L{}", self.0)
-    }
-}
-
-impl fmt::Debug for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 
@@ -195,12 +177,6 @@ impl Op {
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "op{}", self.0)
-    }
-}
-
-impl fmt::Debug for Op {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 
@@ -245,12 +221,6 @@ impl fmt::Display for Beat {
     }
 }
 
-impl fmt::Debug for Beat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 /// XXH3-128 of some bytes. It protects against accidents, not against someone who forges blocks.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Checksum(u128);
@@ -287,11 +257,18 @@ impl fmt::Display for Checksum {
     }
 }
 
-impl fmt::Debug for Checksum {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
+/// Debug output is the spelling of `Display`, also inside of what derives its own.
+macro_rules! debug_as_spelled {
+    ($($unit:ty),+) => {$(
+        impl fmt::Debug for $unit {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+    )+};
 }
+
+debug_as_spelled!(BlockAddress, TreeId, Level, Op, Beat, Checksum);
 
 #[cfg(test)]
 mod tests {
