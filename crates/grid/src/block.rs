@@ -65,13 +65,6 @@ impl Block {
         self.identity.kind
     }
 
-    /// The reference to both copies, if there are two.
-    #[must_use]
-    pub fn twin_reference(&self) -> Option<TwinRef> {
-        let Identity { address, twin, checksum, .. } = self.identity;
-        twin.map(|twin| TwinRef { address, twin, checksum })
-    }
-
     pub(crate) fn buffer(&self) -> &Arc<Buffer> {
         &self.buffer
     }

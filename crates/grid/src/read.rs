@@ -146,7 +146,7 @@ impl Grid {
 
     /// Starts to read a block that will be wanted soon, unless it is in memory or on its way, or enough is. What
     /// goes wrong shows when the block is read.
-    pub fn prefetch(&self, reference: BlockRef, _kind: BlockKind) {
+    pub fn prefetch(&self, reference: BlockRef) {
         let key = whole(reference);
         if self.block_cache.contains(&key) {
             return;

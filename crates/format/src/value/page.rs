@@ -270,13 +270,6 @@ impl<'a> PageView<'a> {
         <[U16]>::ref_from_bytes(slots).expect("an even number of bytes")
     }
 
-    /// Where the search for `hash` starts in the page's bytes: what a caller may prefetch.
-    #[must_use]
-    #[inline]
-    pub fn slot_offset(&self, hash: u64) -> usize {
-        usize_of(self.layout.slots_offset + 2 * self.layout.slot(hash))
-    }
-
     /// Indexes of the values that may have a key with this hash; nearly always one or none. The key of each is to be
     /// compared.
     #[inline]

@@ -37,7 +37,7 @@ fn a_block_in_flight_is_read_from_memory() {
         assert_eq!(contents(&grid.read(copy, KIND).unwrap()), b"on its way");
     }
     assert_eq!(contents(&grid.read_twin(reference, KIND).unwrap()), b"on its way");
-    grid.prefetch(reference.second(), KIND);
+    grid.prefetch(reference.second());
     assert_eq!(storage.counters().since(&before), understory_io::Counters::default());
 }
 
@@ -125,7 +125,7 @@ fn without_buffers_there_is_an_error() {
     let mut held: Vec<_> = (0..16).map(|_| grid.buffer().unwrap()).collect();
     assert_eq!(grid.buffer().unwrap_err(), GridError::NoBuffers);
     assert_eq!(grid.read(reference.first(), KIND).unwrap_err(), GridError::NoBuffers);
-    grid.prefetch(reference.first(), KIND);
+    grid.prefetch(reference.first());
     assert_eq!(grid.stats().prefetches_skipped, 1);
     drop(held.pop());
     assert_eq!(contents(&grid.read(reference.first(), KIND).unwrap()), b"x");
@@ -144,7 +144,7 @@ fn buffers_in_flight_are_waited_for() {
     }
     // Blocks read ahead give their buffers back too.
     empty_caches(&grid);
-    written.iter().for_each(|reference| grid.prefetch(reference.first(), KIND));
+    written.iter().for_each(|reference| grid.prefetch(reference.first()));
     let held: Vec<_> = (0..16).map(|_| grid.buffer().unwrap()).collect();
     assert_eq!(held.len(), 16);
 }
@@ -208,20 +208,20 @@ fn reading_ahead_reads_once() {
     empty_caches(&grid);
     let reads = storage.counters().reads;
     for reference in &references[..10] {
-        grid.prefetch(reference.first(), KIND);
-        grid.prefetch(reference.first(), KIND);
+        grid.prefetch(reference.first());
+        grid.prefetch(reference.first());
     }
     assert_eq!(storage.in_flight(), 10);
     for (n, reference) in (0..).zip(&references) {
         let block = grid.read(reference.first(), KIND).unwrap();
         assert_eq!(contents(&block), [n; 9]);
-        grid.prefetch(reference.first(), KIND);
+        grid.prefetch(reference.first());
     }
     assert_eq!(storage.counters().reads - reads, 20);
     assert_eq!(grid.stats().prefetches, 10);
     // 64 buffers: a quarter of them at most is read ahead.
     empty_caches(&grid);
-    references.iter().for_each(|reference| grid.prefetch(reference.second(), KIND));
+    references.iter().for_each(|reference| grid.prefetch(reference.second()));
     assert_eq!((storage.in_flight(), grid.stats().prefetches_skipped), (16, 4));
 }
 
@@ -233,12 +233,12 @@ fn what_was_read_ahead_badly_shows_at_the_read() {
     grid.sync().unwrap();
     empty_caches(&grid);
     storage.corrupt(offset(&grid, reference.address) + 300, 1);
-    grid.prefetch(reference.first(), KIND);
+    grid.prefetch(reference.first());
     let error = grid.read(reference.first(), KIND).unwrap_err();
     assert!(matches!(error, GridError::Corrupt(_)), "{error}");
-    grid.prefetch(BlockRef { address: BlockAddress::new(9999).unwrap(), ..reference.first() }, KIND);
+    grid.prefetch(BlockRef { address: BlockAddress::new(9999).unwrap(), ..reference.first() });
     // Stale reads of a place do not overlap its next write.
-    grid.prefetch(BlockRef { checksum: Checksum::new(3), ..reference.second() }, KIND);
+    grid.prefetch(BlockRef { checksum: Checksum::new(3), ..reference.second() });
     assert_eq!(storage.in_flight(), 1);
     write_twin_at(&grid, reference.address, reference.twin, b"again").unwrap();
     grid.flush().unwrap();

@@ -115,7 +115,7 @@ fn jobs_inside_the_waits_of_others_come_to_an_end() {
                     for _ in 0..80 {
                         write_twin(&grid, &mut reservation, &[1; 3800]).unwrap();
                         let n = random.usize(..shared.len());
-                        grid.prefetch(shared[random.usize(..shared.len())].first(), KIND);
+                        grid.prefetch(shared[random.usize(..shared.len())].first());
                         let block = grid.read_twin(shared[n], KIND).unwrap();
                         assert_eq!(usize::from(contents(&block)[0]), n);
                     }
@@ -125,7 +125,7 @@ fn jobs_inside_the_waits_of_others_come_to_an_end() {
             .collect();
         for reference in &shared {
             grid.read_twin(*reference, KIND).unwrap();
-            grid.prefetch(reference.second(), KIND);
+            grid.prefetch(reference.second());
         }
         jobs.into_iter().for_each(|job| grid.forfeit(job.wait()));
         grid.checkpoint(&update(1)).unwrap();
@@ -157,7 +157,7 @@ fn readers_and_writers_at_the_same_time() {
                     for _ in 0..3 {
                         let (reference, n) = written[random.usize(..written.len())];
                         if random.bool() {
-                            grid.prefetch(reference.second(), KIND);
+                            grid.prefetch(reference.second());
                         }
                         let copy = if random.bool() { reference.first() } else { reference.second() };
                         assert_eq!(contents(&grid.read(copy, KIND).unwrap()), [n, writer]);

@@ -272,7 +272,7 @@ impl<R: Record, T: Iterator<Item = TableInfo>> Walk<R, T> {
         }
         let Some(index) = &next.index else {
             if !next.index_asked {
-                self.grid.prefetch(next.info.index.first(), BlockKind::Index);
+                self.grid.prefetch(next.info.index.first());
                 next.index_asked = true;
             }
             return;
@@ -297,7 +297,7 @@ impl<R: Record, T: Iterator<Item = TableInfo>> Walk<R, T> {
         let Ok(view) = index.view(&self.layout) else { return };
         let Step::Page(page) = self.step(&view, At::Search, range) else { return };
         if let Ok(entry) = view.entry(view.block_of_page(page)) {
-            self.grid.prefetch(entry.reference, BlockKind::Value);
+            self.grid.prefetch(entry.reference);
         }
     }
 
@@ -350,7 +350,7 @@ fn ask_for<K: Key>(
         if is_beyond {
             return;
         }
-        grid.prefetch(entry.reference, BlockKind::Value);
+        grid.prefetch(entry.reference);
     }
 }
 
