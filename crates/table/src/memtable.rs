@@ -25,6 +25,7 @@ mod store;
 mod tests;
 
 use core::fmt;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -150,13 +151,30 @@ impl<R: Record> Contents<R> {
         for slot in self.runs.sorted()..self.store.len() {
             assert!(self.store.rank(slot).index() == slot, "what is unsorted is in arrival order");
         }
-        for &word in &self.newest {
-            let key = self.store.value(run::index_of_word(word)).key();
-            let later = run::index_of_word(word) + 1..self.store.len();
-            assert!(
-                later.rev().take(64).all(|index| self.store.value(index).key() != key),
-                "the index has the newest"
-            );
+        self.verify_newest();
+    }
+
+    /// Compares hash index, count of tombstones and bounds with what the values give.
+    fn verify_newest(&self) {
+        let mut newest = BTreeMap::new();
+        let mut tombstone_count = 0;
+        for rank in (0..self.store.len()).map(|slot| self.store.rank(slot)) {
+            tombstone_count += u32::from(rank.is_tombstone());
+            let word = newest.entry(self.store.value(rank.index()).key()).or_insert(rank.word());
+            if run::index_of_word(*word) < rank.index() {
+                *word = rank.word();
+            }
+        }
+        assert!(self.tombstone_count == tombstone_count, "tombstones are counted");
+        let bounds = newest.first_key_value().zip(newest.last_key_value());
+        assert!(
+            self.bounds == bounds.map(|((min, _), (max, _))| (*min, *max)),
+            "bounds are those of the keys"
+        );
+        assert!(self.newest.len() == newest.len(), "the index has each key once");
+        for (key, word) in newest {
+            let is_it = |&other: &u32| other == word;
+            assert!(self.newest.find(key.hash(), is_it).is_some(), "the index has the newest");
         }
     }
 }
