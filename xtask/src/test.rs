@@ -5,7 +5,8 @@
 //!
 //! # Not here
 //! What the steps check. The long model, crash and bit-flip tests are integration tests of the `understory` crate:
-//! they do a small part of their work in a debug build, and all of it in the optimised one.
+//! they do a small part of their work in a debug build, and all of it (of the flips a bounded share) in the optimised
+//! one.
 
 use crate::{Failure, checkout, layout, tidy};
 use lexopt::Arg;
