@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use fastrand::Rng;
+use understory_format::zerocopy::{FromBytes, IntoBytes};
 use understory_format::{BlockAddress, BlockKind, IndexView, Place, Record, TableInfo, usize_of};
 use understory_testkit::{Item, Ordinal, Pair, TestRecord};
 
@@ -158,7 +159,7 @@ fn forged_value_blocks_do_no_harm() {
 /// Bytes of an index block changed at random, checked whole when it is read, or in memory already and not checked.
 #[test]
 fn forged_indexes_do_no_harm() {
-    let mut rng = Rng::with_seed(78);
+    let (mut rng, mut reader) = (Rng::with_seed(78), Rng::with_seed(79));
     let (good, tables) = written::<Pair>(1500);
     let layout = good.layout::<Pair>();
     let index = good.grid.read_twin(tables[0].index, BlockKind::Index).unwrap();
@@ -178,7 +179,7 @@ fn forged_indexes_do_no_harm() {
             // Into memory without a check of its contents, as reading ahead does.
             drop(grid.grid.read_twin(info.index, BlockKind::Index));
         }
-        for error in read_everything::<Pair>(&grid, &info, &mut rng) {
+        for error in read_everything::<Pair>(&grid, &info, &mut reader) {
             let _ = corruption::<()>(Err(error));
         }
         let checked = verify(&grid.grid, &layout, &Pair::KEY, &info);
@@ -219,4 +220,35 @@ fn entries_that_lead_elsewhere_are_damage() {
     }
     let other = tables[0].index.address;
     assert_eq!(to(other.get()), [Place::Block(other), Place::Page(other, 0), Place::Block(other)]);
+}
+
+/// Ascending values whose first or last key is not that of the index: what is built from them could overlap the
+/// neighbours of their table.
+#[test]
+fn keys_outside_their_page() {
+    let (good, tables) = written::<Pair>(1000);
+    let layout = good.layout::<Pair>();
+    let (size, last) = (size_of::<Pair>(), layout.value.first.value_count_max - 1);
+    for (index, is_low) in [(0, true), (0, false), (last, false)] {
+        let (grid, info) = good.forge_value(&tables[0], 0, |block| {
+            let at = layout.value.value_offset(index);
+            let value = &mut block[at..at + size];
+            let key = Pair::read_from_bytes(value).unwrap().key();
+            value.copy_from_slice(Pair::make(if is_low { 1 } else { key + 1 }, 1).as_bytes());
+        });
+        let all = KeyRange::new(0, u64::MAX).unwrap();
+        for direction in DIRECTIONS {
+            let (grid, tables) = (Arc::clone(&grid.grid), vec![info]);
+            let mut cursor = LevelCursor::<Pair>::new(grid, layout, tables, all, direction, ReadAhead::SCAN);
+            let error = loop {
+                match cursor.peek() {
+                    Ok(head) => assert!(head.is_some(), "value {index}: all of it was read"),
+                    Err(error) => break corruption::<()>(Err(error)),
+                }
+                cursor.advance();
+            };
+            assert_eq!(error.field, "key", "value {index} {direction:?}");
+            assert!(matches!(error.place, Place::Page(_, 0)), "value {index}: {error}");
+        }
+    }
 }

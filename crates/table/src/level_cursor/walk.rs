@@ -4,6 +4,7 @@
 //! - One table's index, the next table's and one value block are held at most.
 //! - Position changes only when the page it leads to is held: after an error the same step is tried again.
 //! - Nothing is read ahead that lies outside the range, as far as the indexes tell.
+//! - A page that is given begins and ends with the keys that the index has for it (`keys_outside_their_page`).
 //!
 //! # Not here
 //! The values of a page: the cursor.
@@ -163,16 +164,21 @@ impl<R: Record, T: Iterator<Item = TableInfo>> Walk<R, T> {
         }
         let table = self.table.as_mut().expect("a page of a table");
         let held = self.held.as_ref().expect("held just now");
-        let is_first = table.at == At::Search;
-        table.at = At::Page(page);
+        let view = table.index.view(&self.layout)?;
         let number = page - held.entry.page_start;
         let layout = self.layout.value.page(number);
         let bytes = self.layout.value.page_bytes(number);
+        let value_count = self.layout.value.page_value_count(held.entry.value_count, number);
+        let values = held.block.get(bytes.start..).unwrap_or_default();
+        check_bounds::<R>(values, value_count, &view, page, number == 0)
+            .map_err(|error| error.at(Place::Page(held.entry.reference.address, number)))?;
+        let is_first = table.at == At::Search;
+        table.at = At::Page(page);
         let bitmap =
             bytes.start + usize_of(layout.bitmap_offset)..bytes.start + usize_of(layout.slots_offset);
         Ok(Page {
             values: bytes.start,
-            value_count: self.layout.value.page_value_count(held.entry.value_count, number),
+            value_count,
             bitmap: (held.entry.tombstone_count > 0).then_some(bitmap),
             reference: Some(held.entry.reference),
             number,
@@ -366,6 +372,32 @@ fn check_block(block: &Block, entry: &IndexEntryHost, layout: &TableLayout) -> R
         exactly("tombstone_count", entry.tombstone_count, metadata.tombstone_count.get())
     };
     check().map_err(|error| error.at(Place::Block(entry.reference.address)))
+}
+
+/// Whether a page's keys are bounded by what the index says, given that they ascend, which the cursor checks. What
+/// compaction writes then stays within the hull of its inputs, where no other table of its level is.
+fn check_bounds<R: Record>(
+    values: &[u8],
+    value_count: u32,
+    view: &View<'_>,
+    page: u32,
+    begins_block: bool,
+) -> Result<(), Corruption> {
+    let size = size_of::<R>();
+    let key = |index: u32| {
+        let start = usize_of(index) * size;
+        values.get(start..).and_then(|bytes| R::ref_from_prefix(bytes).ok()).map(|(record, _)| record.key())
+    };
+    let (first, last) = (key(0), value_count.checked_sub(1).and_then(key));
+    let starts_well = if begins_block {
+        first == Some(view.key_min(view.block_of_page(page)))
+    } else {
+        let before = page.checked_sub(1).map(|before| view.page_key_max(before));
+        first > before
+    };
+    let rule = Expected::Rule("the first and last key of a page are what the index says");
+    let holds = starts_well && last == Some(view.page_key_max(page));
+    if holds { Ok(()) } else { Err(Corruption::new("key", rule, page.into())) }
 }
 
 #[cold]
