@@ -12,6 +12,7 @@ pub(crate) fn timed<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<(T, 
 }
 
 /// Bytes that this process has handed to block devices, where the kernel counts them.
+#[expect(clippy::disallowed_methods, reason = "the kernel answers in a file")]
 pub(crate) fn bytes_written() -> Option<u64> {
     let counters = std::fs::read_to_string("/proc/self/io").ok()?;
     counters.lines().find_map(|line| line.strip_prefix("write_bytes: "))?.parse().ok()
@@ -30,6 +31,7 @@ pub(crate) fn allocated(folder: &Path) -> Result<u64, Failure> {
 }
 
 /// Gives a folder without anything in it, and a machine that is not busy writing what earlier ones held.
+#[expect(clippy::disallowed_methods, reason = "folders of the benchmark's own")]
 pub(crate) fn empty(folder: &Path) -> Result<(), Failure> {
     if folder.exists() {
         std::fs::remove_dir_all(folder)?;

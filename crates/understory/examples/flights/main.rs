@@ -131,6 +131,7 @@ struct Plan {
 }
 
 /// Where the data file goes: where `--path` says, or into the scratch folder, over what an earlier run left there.
+#[expect(clippy::disallowed_methods, reason = "makes the folder that the demo's file goes into")]
 fn data_file(arguments: &Arguments) -> Result<PathBuf, Failure> {
     if let Some(path) = &arguments.path {
         return Ok(path.clone());

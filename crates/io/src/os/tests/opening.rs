@@ -120,6 +120,11 @@ fn error_numbers_are_typed() {
 
 /// The superuser may write anything but what the kernel itself holds read-only.
 #[test]
+#[expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the test looks at the file from outside"
+)]
 fn a_file_that_may_not_be_written() {
     use std::os::unix::fs::PermissionsExt;
     let folder = folder();
