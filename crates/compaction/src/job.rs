@@ -19,14 +19,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use understory_format::{
-    Beat, BlockAddress, Direction, EditKind, Key, KeyRange, Level, ManifestEdit, Record, TableInfo, TreeId,
-    u64_of,
+    Beat, BlockAddress, Corruption, Direction, EditKind, Expected, Key, KeyRange, Level, ManifestEdit,
+    Record, TableInfo, TreeId, u64_of,
 };
 use understory_grid::{Grid, Reservation};
 use understory_manifest::Table;
 use understory_table::{
-    AnySource, Entry, LevelCursor, Merge, ReadAhead, TableError, TableLayout, TableWriter, Tombstones,
-    addresses,
+    AnySource, Counts, Entry, LevelCursor, Merge, ReadAhead, TableError, TableLayout, TableWriter,
+    Tombstones, addresses,
 };
 
 use crate::plan::{Input, Plan};
@@ -47,8 +47,8 @@ pub trait Job: Send + Sync + fmt::Debug {
     /// Consumes exactly `quota` input values; with the last of them, finishes the last output table.
     ///
     /// # Errors
-    /// Damage or failure of what is read or written. The job is then of no further use; its inputs are as
-    /// they were.
+    /// Damage or failure of what is read or written, inputs that do not hold what their tables say among it.
+    /// The job is then of no further use; its inputs are as they were.
     ///
     /// # Panics
     /// If `quota` exceeds [`remaining`](Self::remaining), or the reservation
@@ -118,6 +118,14 @@ impl<R: Record> Compaction<R> {
         let edit = ManifestEdit { kind: EditKind::Update, level: self.plan.target, table: table.info };
         Outcome { edits: vec![edit], moved: table.info.value_count, ..Outcome::default() }
     }
+
+    /// The inputs hold more or fewer values than their tables say, under good checksums.
+    #[cold]
+    fn miscounted(&self) -> Corruption {
+        let said = self.plan.input_value_count();
+        let expected = Expected::Rule("as many values as the tables of a compaction say");
+        Corruption::new("table.value_count", expected, (said - self.remaining).into())
+    }
 }
 
 impl<R: Record> Job for Compaction<R> {
@@ -145,12 +153,17 @@ impl<R: Record> Job for Compaction<R> {
         assert!(quota <= self.remaining, "a slice is part of what remains");
         let writer = &mut self.writer;
         let push = |entry: Entry<&R>| writer.push(entry.value, entry.tombstone, reservation);
-        let step = self.merge.step::<TableError>(quota, push)?;
-        assert_eq!(step.counts.consumed, quota, "inputs hold what their tables say, which the cursors check");
-        self.remaining -= quota;
-        self.produced += step.counts.emitted;
+        let Counts { consumed, emitted, .. } = self.merge.step::<TableError>(quota, push)?.counts;
+        self.remaining -= consumed;
+        self.produced += emitted;
+        if consumed < quota {
+            return Err(self.miscounted().into());
+        }
         if self.remaining > 0 {
             return Ok(());
+        }
+        if !self.merge.is_done()? {
+            return Err(self.miscounted().into());
         }
         // The blocks that the cursors hold go back with them.
         self.merge = Merge::new(Vec::new(), Direction::Ascending, Tombstones::Keep);

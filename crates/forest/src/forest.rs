@@ -20,7 +20,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use understory_format::{
-    Beat, Checksum, Corruption, Expected, Level, ManifestEdit, Op, Place, Record, TableInfo, u64_of,
+    Beat, BlockAddress, Checksum, Corruption, Expected, Level, ManifestEdit, Op, Place, Record, TableInfo,
+    u64_of,
 };
 use understory_grid::{CheckpointUpdate, Grid, GridError, Reservation};
 use understory_io::Pool;
@@ -291,6 +292,7 @@ impl Forest {
         if finished.is_empty() {
             return Ok(());
         }
+        self.check_released(&finished)?;
         let edit_count = finished.iter().map(|job| u64_of(job.outcome.edits.len())).sum();
         self.log.set_beat(self.beat);
         let mut reservation = self.grid.reserve(self.log.blocks_for(edit_count))?;
@@ -298,6 +300,20 @@ impl Forest {
         self.grid.forfeit(reservation);
         applied?;
         Ok(self.log.flush()?)
+    }
+
+    /// Every block that is to be released is in use and is released once. Which value blocks a table has, only
+    /// its index says, so that open does not know it.
+    fn check_released(&self, finished: &[Finished]) -> Result<(), Corruption> {
+        let released = finished.iter().flat_map(|job| job.outcome.released.iter().copied());
+        let mut released: Vec<BlockAddress> = released.collect();
+        released.sort_unstable();
+        let twice = released.iter().zip(released.iter().skip(1)).find(|(first, second)| first == second);
+        let is_in_use = |address| self.grid.is_acquired(address) && !self.grid.is_released(address);
+        let not_in_use = || released.iter().find(|address| !is_in_use(**address));
+        let Some(address) = twice.map(|(first, _)| first).or_else(not_in_use) else { return Ok(()) };
+        let rule = Expected::Rule("a block in use has one owner");
+        Err(Corruption::new("address", rule, address.get().into()).at(Place::Block(*address)))
     }
 
     fn apply_one(&mut self, job: &Finished, reservation: &mut Reservation) -> Result<(), ForestError> {

@@ -7,6 +7,8 @@
 //! # Invariants
 //! - The quotas of a half-bar sum up to its work (`Pace::is_done` at its end).
 //! - A quota depends on the plan and the beat alone, never on what I/O has done so far.
+//! - At the end of a beat at most one job is begun and not done, so that one job's blocks are held in memory
+//!   from beat to beat, however many jobs there are (test).
 
 /// The work of one half-bar that is not handed out yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,6 +84,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(7);
         for _ in 0..2_000 {
             let mut jobs: Vec<_> = (0..rng.u64(0..6)).map(|_| (rng.u64(0..50), rng.u64(1..40))).collect();
+            let all = jobs.clone();
             let mut pace = Pace::new(jobs.iter().map(|(values, size)| values * size).sum());
             let beats = rng.u64(1..20);
             for beat in 0..beats {
@@ -89,6 +92,8 @@ mod tests {
                 for (job, quota) in jobs.iter_mut().zip(quotas) {
                     job.0 = job.0.checked_sub(quota).expect("a job is given what it has at most");
                 }
+                let begun = jobs.iter().zip(&all).filter(|(left, all)| left.0 > 0 && left.0 < all.0);
+                assert!(begun.count() <= 1, "one job after another");
             }
             assert!(pace.is_done());
             assert!(jobs.iter().all(|(values, _)| *values == 0));

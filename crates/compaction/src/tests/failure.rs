@@ -1,6 +1,6 @@
 //! A job that fails: its inputs are as they were, and the error says why.
 
-use understory_format::{Corruption, Place};
+use understory_format::{Beat, Corruption, Place};
 use understory_grid::GridError;
 use understory_io::{IoCause, Storage};
 use understory_manifest::Table;
@@ -19,7 +19,7 @@ fn cold() -> TestTree<Pair> {
 }
 
 /// Runs all plans into level 1 and reads what they would release; nothing is applied.
-fn run(tree: &TestTree<Pair>, quota: u64) -> Result<(), TableError> {
+pub(super) fn run(tree: &TestTree<Pair>, quota: u64) -> Result<(), TableError> {
     for plan in tree.plans(1, true) {
         let mut job = tree.job(plan);
         tree.run(&mut *job, |_| quota)?;
@@ -105,7 +105,7 @@ fn an_input_is_damaged() {
     }
 }
 
-fn is_in(corruption: &Corruption, address: understory_format::BlockAddress) -> bool {
+pub(super) fn is_in(corruption: &Corruption, address: understory_format::BlockAddress) -> bool {
     matches!(corruption.place, Place::Block(at) | Place::Page(at, _) if at == address)
 }
 
@@ -114,11 +114,10 @@ fn is_in(corruption: &Corruption, address: understory_format::BlockAddress) -> b
 fn an_input_is_not_what_the_manifest_says() {
     let check = |field: &str, change: fn(&mut Table<u64>)| {
         let mut tree = cold();
-        let first = *tree.manifest.iter(level(0), understory_format::Beat::MAX).next().unwrap();
-        tree.manifest.remove(level(0), &first);
+        let first = *tree.manifest.iter(level(0), Beat::MAX).next().unwrap();
         let mut forged = first;
         change(&mut forged);
-        tree.manifest.insert(level(0), Table::new(forged.info).unwrap());
+        tree.replace(0, &first, forged.info);
         let Err(TableError::Corrupt(corruption)) = run(&tree, 50) else { panic!("{field} is forged") };
         assert_eq!(corruption.field, field, "{corruption}");
         assert!(is_in(&corruption, first.info.index.address), "{corruption}");

@@ -2,6 +2,7 @@
 
 mod exact;
 mod failure;
+mod forged;
 mod plans;
 mod random;
 mod tree;

@@ -259,6 +259,11 @@ impl<R: TestRecord> TestTree<R> {
 
     /// The same tables on the same file, with nothing of it in memory.
     pub(super) fn cold(&self, io_seed: u64) -> Self {
+        self.cold_with(io_seed, |_| ())
+    }
+
+    /// As [`cold`](Self::cold), with the bytes of the file changed.
+    pub(super) fn cold_with(&self, io_seed: u64, change: impl FnOnce(&mut [u8])) -> Self {
         let update = CheckpointUpdate {
             beat: Beat::new(8),
             op_checkpoint: Op::new(0),
@@ -268,7 +273,9 @@ impl<R: TestRecord> TestTree<R> {
             manifest: ManifestRoot::default(),
         };
         self.grid.checkpoint(&update).unwrap();
-        let (machine, sim) = Machine::sim_from(self.sim.image(), io_seed);
+        let mut image = self.sim.image();
+        change(&mut image);
+        let (machine, sim) = Machine::sim_from(image, io_seed);
         let (grid, pool) = open(machine, self.grid.geometry());
         Self {
             sim,
@@ -280,6 +287,12 @@ impl<R: TestRecord> TestTree<R> {
             memtable: self.memtable.clone(),
             pool,
         }
+    }
+
+    /// The manifest says this of a table of a level instead.
+    pub(super) fn replace(&mut self, at: u8, old: &Table<R::Key>, new: TableInfo) {
+        self.manifest.remove(level(at), old);
+        self.manifest.insert(level(at), Table::new(new).unwrap());
     }
 
     /// The file after all that was written, without what follows the last byte that is not zero.

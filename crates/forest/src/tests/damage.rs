@@ -3,7 +3,9 @@
 use std::mem::swap;
 use std::sync::Arc;
 
-use understory_format::{Beat, Checksum, EditKind, Level, ManifestEdit, Op, TableInfo, TreeId};
+use understory_format::{
+    Beat, BlockKind, Checksum, EditKind, Level, ManifestEdit, Op, TableInfo, TreeId, TwinRef, seal,
+};
 use understory_grid::{CheckpointUpdate, FormatState, Grid, GridOptions, Reservation};
 use understory_io::{Arena, Machine};
 use understory_manifest_log::ManifestLog;
@@ -36,6 +38,19 @@ impl Forge {
         }
         writer.finish(&mut self.reservation).unwrap();
         writer.take_tables().remove(0)
+    }
+
+    /// A second table of the value blocks of this one.
+    fn copy_index(&mut self, table: &TableInfo) -> TableInfo {
+        let (address, twin) =
+            (self.grid.acquire(&mut self.reservation), self.grid.acquire(&mut self.reservation));
+        let mut buffer = self.grid.buffer().unwrap();
+        buffer.copy_from_slice(&self.grid.read_twin(table.index, BlockKind::Index).unwrap());
+        buffer[32..40].copy_from_slice(&address.get().to_le_bytes());
+        buffer[40..48].copy_from_slice(&twin.get().to_le_bytes());
+        let checksum = seal(&mut buffer);
+        drop(self.grid.write(buffer).unwrap());
+        TableInfo { index: TwinRef { address, twin, checksum }, ..*table }
     }
 
     fn insert(&mut self, level: u8, table: TableInfo) {
@@ -156,6 +171,27 @@ fn blocks_without_an_owner_and_owners_without_a_block() {
         forge.grid.release(table.index.address);
         forge.grid.release(table.index.twin);
     });
+}
+
+/// Two tables name the same value block, and a block without an owner makes up for it in the count. It shows when
+/// both are compacted.
+#[test]
+fn a_block_with_two_owners() {
+    let forest = opened(None, |forge| {
+        let table = forge.table(PAIRS, 0..50);
+        forge.insert(0, table);
+        let twice = forge.copy_index(&table);
+        forge.insert(1, twice);
+        let _leaked = forge.grid.acquire(&mut forge.reservation);
+    });
+    let mut forest = forest.unwrap();
+    forest.begin().unwrap();
+    forest.set_settle(true);
+    let error = (0..16).find_map(|_| forest.close_beat(None).err()).unwrap();
+    let ForestError::Corrupt(corruption) = &error else { panic!("{error}") };
+    assert_eq!(corruption.field, "address", "{corruption}");
+    assert!(forest.has_failed());
+    assert!(forest.tree::<Pair>().unwrap().get(7).unwrap().is_some());
 }
 
 #[test]

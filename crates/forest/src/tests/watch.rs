@@ -12,10 +12,13 @@ use understory_testkit::{Item, Pair, Posting};
 
 use crate::{Forest, Half};
 
-/// Which blocks wait to be free, and since when: the number of checkpoints before their release.
+/// What was seen after the last close.
 #[derive(Clone, Debug)]
 pub(super) struct Watch {
+    /// Which blocks wait to be free, and since when: the number of checkpoints before their release.
     released: BTreeMap<BlockAddress, u64>,
+    /// The live tables, by their index blocks.
+    tables: BTreeSet<BlockAddress>,
 }
 
 /// The forest's clock before a close.
@@ -27,7 +30,8 @@ pub(super) struct Before {
 impl Watch {
     pub(super) fn new(forest: &Forest) -> Self {
         let checkpoints = forest.grid().checkpoint_state().number;
-        Self { released: released(forest).into_iter().map(|address| (address, checkpoints)).collect() }
+        let released = released(forest).into_iter().map(|address| (address, checkpoints)).collect();
+        Self { released, tables: tables(forest) }
     }
 
     pub(super) fn before_close(&self, forest: &Forest) -> Before {
@@ -37,6 +41,7 @@ impl Watch {
     /// What was released is what the checkpoint said.
     pub(super) fn after_open(&self, forest: &Forest) {
         assert_eq!(released(forest), self.released.keys().copied().collect());
+        assert_eq!(tables(forest), self.tables);
         check_owners(forest);
     }
 
@@ -47,6 +52,7 @@ impl Watch {
         assert_eq!(forest.beat(), before.beat.next());
         assert_eq!(forest.beat_size(), 0);
         self.check_free(before, forest);
+        self.check_visible(forest, ends_half);
         if ends_half {
             verify_manifests(forest);
             check_limits(forest, schedule.half(before.beat));
@@ -83,6 +89,26 @@ impl Watch {
         }
         self.released = expected;
     }
+}
+
+impl Watch {
+    /// Tables come at the ends of half-bars, and the beat that opens is the first to see them.
+    fn check_visible(&mut self, forest: &Forest, ends_half: bool) {
+        for (_, table) in forest.tables() {
+            if !self.tables.contains(&table.index.address) {
+                assert!(ends_half);
+                assert_eq!(table.beat_min, forest.beat());
+                assert!(table.age <= forest.beat());
+            }
+        }
+        let now = tables(forest);
+        assert!(ends_half || now == self.tables);
+        self.tables = now;
+    }
+}
+
+fn tables(forest: &Forest) -> BTreeSet<BlockAddress> {
+    forest.tables().map(|(_, table)| table.index.address).collect()
 }
 
 fn blocks(forest: &Forest, mut is: impl FnMut(BlockAddress) -> bool) -> BTreeSet<BlockAddress> {
