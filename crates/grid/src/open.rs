@@ -168,11 +168,11 @@ impl Grid {
         }))
     }
 
-    /// A writer may overwrite what a reader's superblock leads to; then there is a newer superblock.
+    /// A writer may overwrite or cut off what a reader's superblock leads to; then there is a newer superblock.
     fn load_beside_a_writer(&mut self, mut found: Found) -> Result<(), GridError> {
         for _ in 1..READ_ONLY_TRIES {
             let error = match self.load_root() {
-                Err(error @ GridError::Corrupt(_)) if self.read_only => error,
+                Err(error @ (GridError::Corrupt(_) | GridError::Io(_))) if self.read_only => error,
                 result => return result,
             };
             let newer = Self::look(&self.machine)?;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use understory_forest::{Forest, ForestError};
 use understory_format::{Geometry, usize_of};
 use understory_grid::{FormatState, Grid, GridError};
-use understory_io::{Arena, Machine, OsStorage};
+use understory_io::{Arena, IoCause, IoError, Machine, OsStorage};
 
 use crate::options::Budget;
 use crate::{Database, Error, Options, Schema};
@@ -158,9 +158,15 @@ impl Mode {
     const FILE: Self = Self { read_only: false, touch: true };
 }
 
-/// Whether damage that a read-only handle met may be a writer's reuse of blocks.
+/// Whether damage that a read-only handle met may be a writer's reuse of blocks, or its cutting of the file.
 pub(crate) fn is_expired(error: &ForestError, grid: &Grid) -> bool {
-    matches!(error, ForestError::Corrupt(_)) && grid.is_read_only() && grid.is_overtaken()
+    let is_damage = match error {
+        ForestError::Corrupt(_) => true,
+        ForestError::Grid(error) => {
+            matches!(error, GridError::Io(IoError { source: IoCause::Truncated, .. }))
+        }
+    };
+    is_damage && grid.is_read_only() && grid.is_overtaken()
 }
 
 fn check(schema: &Schema, geometry: &Geometry, options: &Options) -> Result<(), Error> {

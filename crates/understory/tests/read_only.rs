@@ -12,6 +12,7 @@ mod common;
 use common::{Account, User, create_sim, options, schema};
 use std::path::Path;
 use understory::{Batch, Database, Error, Machine, Options};
+use understory_io::IoCause;
 
 /// So little memory that most reads of a reader go to the file.
 fn reader_options() -> Options {
@@ -73,4 +74,34 @@ fn it_writes_nothing() {
     assert_eq!(reader.get::<Account>(u64::MAX / 2).unwrap(), None);
     reader.close().unwrap();
     assert!(storage.image() == before, "the file is as it was");
+}
+
+/// The writer cuts the file between a reader's look at its size and the read.
+#[test]
+fn a_file_that_is_cut_under_a_reader_is_not_broken() {
+    let (machine, storage) = Machine::sim(45);
+    let mut writer = create_sim(&machine, &options()).unwrap();
+    let mut user = User::new(46, 500);
+    let mut batch = Batch::new();
+    let mut go_on = |writer: &mut Database| {
+        for _ in 0..20 {
+            user.fill(&mut batch, 60);
+            writer.commit(&batch).unwrap();
+        }
+        writer.checkpoint().unwrap();
+    };
+    go_on(&mut writer);
+    let path = Path::new("simulated");
+    let reader = Database::open_machine(machine, path, &schema(), &reader_options(), true).unwrap();
+    let read = || {
+        // Both copies of an index block.
+        let next = storage.operations();
+        (next..next + 2).for_each(|operation| storage.inject(operation, IoCause::Truncated));
+        reader.get::<Account>(250).unwrap_err()
+    };
+    assert!(matches!(read(), Error::Io(_)));
+    go_on(&mut writer);
+    assert!(matches!(read(), Error::Io(_)), "one checkpoint overwrites nothing that the reader needs");
+    go_on(&mut writer);
+    assert!(matches!(read(), Error::Expired));
 }

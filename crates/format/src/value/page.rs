@@ -200,7 +200,7 @@ impl<'a> PageView<'a> {
     pub fn validate_slots(&self, hashes: impl Iterator<Item = u64>) -> Result<(), Corruption> {
         const SLOTS_MAX: usize = match PageLayout::new(PAGE_SIZE_MAX, 1) {
             Some(layout) => usize_of(layout.slot_count),
-            None => unreachable!(),
+            None => panic!("one-byte values fit the largest page"),
         };
         let mut expected = [U16::ZERO; SLOTS_MAX];
         let expected = expected
