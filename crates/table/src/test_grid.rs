@@ -9,6 +9,7 @@ use understory_format::{
 };
 use understory_grid::{FormatState, Grid, GridOptions};
 use understory_io::{Arena, Machine, SimOptions, SimStorage};
+use understory_testkit::{Item, Ordinal, TestRecord};
 
 use crate::{TableError, TableLayout, TableWriter};
 
@@ -170,4 +171,12 @@ pub(crate) fn corruption<T: std::fmt::Debug>(result: Result<T, TableError>) -> C
 /// The key size that an index block says.
 fn key_size_of(index: &[u8]) -> u16 {
     u16::from_le_bytes([index[128 + 32], index[128 + 33]])
+}
+
+/// Item tables of the wide geometry, their values `1..=count` with gaps of 16.
+pub(crate) fn items(count: u64) -> (TestGrid, Vec<TableInfo>) {
+    let grid = TestGrid::new::<Item>(wide());
+    let entries: Vec<_> = (1..=count).map(|number| (Item::make(u128::spread(number, 4), 1), false)).collect();
+    let tables = grid.tables(&entries);
+    (grid, tables)
 }

@@ -6,7 +6,7 @@ use understory_io::Storage;
 use understory_testkit::{Item, KeyPool, KeyShape, Ordinal, Pair, Posting, Quad, TestRecord, key_range};
 
 use super::*;
-use crate::test_grid::{TestGrid, corruption, geometries, wide, with_tombstones};
+use crate::test_grid::{TestGrid, corruption, geometries, items, with_tombstones};
 
 type Model<R> = BTreeMap<<R as Record>::Key, (R, bool)>;
 
@@ -184,14 +184,6 @@ fn seeking_is_what_a_map_has() {
         check::<Pair>(geometry, &mut rng);
         check::<Quad>(geometry, &mut rng);
     }
-}
-
-/// Item tables with keys `1..=count` times 16.
-fn items(count: u64) -> (TestGrid, Vec<TableInfo>) {
-    let grid = TestGrid::new::<Item>(wide());
-    let entries: Vec<_> = (1..=count).map(|number| (Item::make(u128::spread(number, 4), 1), false)).collect();
-    let tables = grid.tables(&entries);
-    (grid, tables)
 }
 
 /// Bounds that touch, and just miss, the first and last key of each table and each block.

@@ -6,7 +6,7 @@ use understory_io::Storage;
 use understory_testkit::{Item, KeyPool, KeyShape, Ordinal, Pair, Posting, Quad, TestRecord, near};
 
 use super::*;
-use crate::test_grid::{TestGrid, corruption, geometries, wide, with_tombstones};
+use crate::test_grid::{TestGrid, corruption, geometries, items, wide, with_tombstones};
 
 const SHAPES: [KeyShape; 5] =
     [KeyShape::Adjacent, KeyShape::Spread, KeyShape::Random, KeyShape::EqualEnds, KeyShape::Mixed];
@@ -56,14 +56,6 @@ fn each_key_is_found_and_its_neighbours_are_not() {
             check::<Quad>(geometry, shape, &mut rng);
         }
     }
-}
-
-/// Item tables of the wide geometry, their values `1..=count` with gaps of 16.
-fn items(count: u64) -> (TestGrid, Vec<TableInfo>) {
-    let grid = TestGrid::new::<Item>(wide());
-    let entries: Vec<_> = (1..=count).map(|number| (Item::make(u128::spread(number, 4), 1), false)).collect();
-    let tables = grid.tables(&entries);
-    (grid, tables)
 }
 
 #[test]
