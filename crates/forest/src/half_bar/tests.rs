@@ -126,6 +126,7 @@ fn a_job_that_fails_ends_the_beat() {
     let error = scene.beat(1).unwrap_err();
     assert!(matches!(error, TableError::Grid(GridError::NoBuffers)), "{error}");
     assert!(scene.seen.lock().unwrap().is_empty(), "what comes after it is not run");
+    assert_eq!(scene.grid.free_set().reservations(), 1, "only that of the job after it is left");
 }
 
 #[test]
