@@ -54,8 +54,8 @@ impl Grid {
     /// then.
     ///
     /// # Errors
-    /// [`GridError::OutOfSpace`] if there is no room for the free set: then nothing has changed. Any other error
-    /// poisons the grid.
+    /// [`GridError::OutOfSpace`] if there is no room for the free set: then nothing has changed, nor if
+    /// the file cannot be extended. Any other error poisons the grid.
     ///
     /// # Panics
     /// If there is a live reservation, or `op_flushed` is beyond `op_checkpoint`.

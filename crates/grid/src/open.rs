@@ -23,8 +23,10 @@ use crate::grid::{Grid, GridOptions, Parts, Root};
 use crate::space::{block_limit, file_size};
 use crate::superblock::{self, Found, SECTOR_BUFFERS};
 
-/// How often a read-only open looks again when a writer beside it has moved on.
+/// How often a read-only open starts again when a writer beside it has moved on.
 const READ_ONLY_TRIES: u32 = 4;
+/// How often superblock copies that do not agree are read before they are believed to be lost.
+const LOOKS: u32 = 3;
 
 /// What a data file is made with.
 #[derive(Clone, Copy, Debug)]
@@ -140,7 +142,19 @@ impl Grid {
         Ok(Self::look(machine)?.superblock)
     }
 
+    /// A writer beside a reader may replace all copies while they are read one after another: then none of the two
+    /// that were read agree, and another look finds what it wrote.
     fn look(machine: &Machine) -> Result<Found, GridError> {
+        for _ in 1..LOOKS {
+            match Self::look_once(machine) {
+                Err(GridError::QuorumLost { .. }) => {}
+                found => return found,
+            }
+        }
+        Self::look_once(machine)
+    }
+
+    fn look_once(machine: &Machine) -> Result<Found, GridError> {
         let (size, count) = SECTOR_BUFFERS;
         let arena = Arena::new(Arena::needed(size, count).expect("a few sectors"))?;
         let found = superblock::read(&*machine.storage, &arena.pool(size, count)?)?;

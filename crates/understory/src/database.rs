@@ -205,7 +205,8 @@ impl Database {
         &self.path
     }
 
-    /// The forest below, for tools that look deeper.
+    /// The forest below, for tools that look deeper. No part of the promise of semver.
+    #[doc(hidden)]
     #[must_use]
     pub fn forest(&self) -> &Forest {
         &self.forest

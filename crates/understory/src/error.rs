@@ -1,6 +1,6 @@
 //! What can go wrong, in kinds that say what the caller does next.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 use understory_forest::ForestError;
@@ -133,8 +133,9 @@ pub enum SchemaError {
         /// The most there can be.
         limit: usize,
     },
-    /// A record that does not fit a page of this geometry.
-    #[error("the records of tree {name:?} do not fit the pages of this geometry")]
+    /// A record that a page of this geometry, or a chunk of a memtable (which is a block, and holds two), has no
+    /// room for.
+    #[error("the records of tree {name:?} are too large for the pages or the blocks of this geometry")]
     RecordTooLarge {
         /// The tree's name.
         name: &'static str,
@@ -185,6 +186,16 @@ pub enum SchemaDifference {
         /// The tree's name.
         name: &'static str,
     },
+}
+
+impl Error {
+    /// The same, of the file at `path`, if it is about a file as a whole.
+    pub(crate) fn of_file(mut self, path: &Path) -> Self {
+        if let Self::Unusable { path: named, .. } = &mut self {
+            *named = path.into();
+        }
+        self
+    }
 }
 
 impl From<GridError> for Error {

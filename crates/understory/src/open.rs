@@ -46,7 +46,7 @@ impl Database {
     ) -> Result<Self, Error> {
         let machine = Machine::os(Arc::clone(storage), 0).map_err(Error::Io)?;
         let geometry = options.geometry.unwrap_or_default();
-        Self::format(&machine, schema, &geometry, options)?;
+        Self::format(&machine, path, schema, &geometry, options)?;
         Self::open_on(machine, path, schema, options, Mode::FILE)
     }
 
@@ -76,12 +76,13 @@ impl Database {
     }
 
     /// Makes an empty database on the storage of `machine`, which is what [`create`](Self::create) does with
-    /// a file.
+    /// a file. `path` is for messages only.
     ///
     /// # Errors
     /// As [`create`](Self::create).
     pub fn format(
         machine: &Machine,
+        path: &Path,
         schema: &Schema,
         geometry: &Geometry,
         options: &Options,
@@ -89,7 +90,7 @@ impl Database {
         check(schema, geometry, options)?;
         let trees = schema.describe();
         let state = FormatState { geometry: *geometry, trees: &trees, size_limit: options.size_limit };
-        Ok(Grid::format(machine, &state)?)
+        Grid::format(machine, &state).map_err(|error| Error::from(error).of_file(path))
     }
 
     /// Opens the database on the storage of `machine`, real or simulated. `path` is for messages only.

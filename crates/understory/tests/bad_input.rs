@@ -293,7 +293,7 @@ macro_rules! fits {
         record!(Sized: "sized", key = { id: U64 });
         let (machine, _storage) = Machine::sim(1);
         let schema = Schema::new().tree::<Sized>();
-        match Database::format(&machine, &schema, $geometry, &Options::default()) {
+        match Database::format(&machine, Path::new("simulated"), &schema, $geometry, &Options::default()) {
             Ok(()) => true,
             Err(Error::Schema(SchemaError::RecordTooLarge { name: "sized" })) => false,
             Err(other) => panic!("{other}"),

@@ -50,7 +50,7 @@ pub fn options() -> Options {
 
 pub fn create_sim(machine: &Machine, options: &Options) -> Result<Database, Error> {
     let geometry = options.geometry.unwrap_or_default();
-    Database::format(machine, &schema(), &geometry, options)?;
+    Database::format(machine, Path::new("simulated"), &schema(), &geometry, options)?;
     open_sim(machine, options)
 }
 
