@@ -7,13 +7,14 @@ use std::ffi::OsString;
 pub(crate) fn run(mut arguments: lexopt::Parser) -> Result<(), Failure> {
     let (peers, rest): (Vec<OsString>, Vec<OsString>) =
         arguments.raw_args()?.partition(|argument| argument == "--peers");
+    let root = checkout::root()?;
     let mut command = checkout::cargo();
     command.args(["run", "--quiet", "--release", "--locked"]);
-    command.arg("--manifest-path").arg(checkout::root()?.join("benches/Cargo.toml"));
+    command.arg("--manifest-path").arg(root.join("benches/Cargo.toml"));
     if !peers.is_empty() {
         eprintln!("building the peers too: needs a C++ compiler and libclang, and 20 minutes the first time");
         command.args(["--features", "peers"]);
     }
-    command.arg("--").args(rest);
+    command.arg("--").arg("--scratch").arg(root.join("target/bench")).args(rest);
     checkout::finish(&mut command, "the benchmark")
 }
