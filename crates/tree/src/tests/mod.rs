@@ -34,7 +34,8 @@ struct Rig<R: TestRecord> {
 
 /// A grid on the machine, and a pool of chunks for memtables.
 fn open(machine: Machine, geometry: &Geometry, chunk_count: usize) -> (Arc<Grid>, Pool) {
-    let options = GridOptions { block_count: 128, page_count: 16, read_only: false };
+    // The tests run many jobs at once, each of which holds blocks.
+    let options = GridOptions { block_count: 512, page_count: 16, read_only: false };
     let chunk_size = usize_of(geometry.block_size);
     let size = options.arena_size(geometry).unwrap() + Arena::needed(chunk_size, chunk_count).unwrap();
     let arena = Arena::new(size).unwrap();
