@@ -8,19 +8,19 @@ use crate::memtable::Contents;
 use crate::{Entry, LevelCursor, MemCursor, Source, TableError};
 use std::sync::Arc;
 
-/// A memtable, a sealed memtable or a level.
+/// A memtable, a sealed memtable or a level, whose tables `T` gives.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "a merge has few sources and asks them for every value")]
-pub enum AnySource<'a, R: Record> {
+pub enum AnySource<'a, R: Record, T = std::vec::IntoIter<TableInfo>> {
     /// The memtable that takes values.
     Memtable(MemCursor<R, &'a Contents<R>>),
     /// A memtable that is complete.
     Sealed(MemCursor<R, Arc<Contents<R>>>),
     /// Tables of one level.
-    Level(LevelCursor<R, std::vec::IntoIter<TableInfo>>),
+    Level(LevelCursor<R, T>),
 }
 
-impl<R: Record> Source<R> for AnySource<'_, R> {
+impl<R: Record, T: Iterator<Item = TableInfo>> Source<R> for AnySource<'_, R, T> {
     #[inline]
     fn load(&mut self) -> Result<Option<u64>, TableError> {
         match self {

@@ -29,7 +29,7 @@ use understory_table::{
     AnySource, Full, LevelCursor, Memtable, ReadAhead, Scratch, Sealed, TableError, TableLayout, search,
 };
 
-use crate::Scan;
+use crate::scan::{LevelTables, Scan};
 
 /// What [`values_per_bar`] may be at most: what a memtable can hold.
 pub const VALUES_PER_BAR_MAX: u64 = 1 << 31;
@@ -169,9 +169,8 @@ impl<R: Record> Tree<R> {
             sources.push(AnySource::Sealed(sealed.cursor(range, direction)));
         }
         for level in self.manifest.levels() {
-            let tables = self.manifest.range(level, range, Beat::MAX, direction);
-            let tables: Vec<TableInfo> = tables.map(|table| table.info).collect();
-            if !tables.is_empty() {
+            let tables = LevelTables(self.manifest.range(level, range, Beat::MAX, direction));
+            if tables.clone().next().is_some() {
                 let grid = Arc::clone(&self.grid);
                 let cursor = LevelCursor::new(grid, self.layout, tables, range, direction, ReadAhead::SCAN);
                 sources.push(AnySource::Level(cursor));
