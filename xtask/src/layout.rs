@@ -1,4 +1,5 @@
-//! `cargo xtask layout`: the pages of `docs/layout/`, one for each on-disk struct, from the structs themselves.
+//! `cargo xtask layout`: the pages of `docs/layout/`, one for each on-disk struct and one for what is computed from
+//! sizes, from the structs themselves.
 
 use crate::{Failure, checkout};
 use lexopt::Arg;
@@ -40,10 +41,8 @@ fn write() -> Result<(), Failure> {
 /// The pages as the structs want them.
 fn wanted() -> Result<BTreeMap<PathBuf, String>, Failure> {
     let folder = checkout::root()?.join("docs/layout");
-    Ok(understory_format::layouts()
-        .iter()
-        .map(|layout| (folder.join(format!("{}.md", layout.name)), understory_format::markdown(layout)))
-        .collect())
+    let pages = understory_format::dump::documents().into_iter();
+    Ok(pages.map(|(name, text)| (folder.join(name), text)).collect())
 }
 
 /// The pages as they are.
