@@ -4,6 +4,34 @@
 //! whose key is up to four of its fields. A [`Batch`] puts and removes records in any of them, all or
 //! nothing. The same calls give the same bytes at the same addresses.
 //!
+//! ```
+//! use understory::{Batch, Database, Options, Schema, record};
+//! use zerocopy::little_endian::U64;
+//! use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+//!
+//! #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+//! #[repr(C)]
+//! struct Account {
+//!     id: U64,
+//!     cents: U64,
+//! }
+//! record! { Account: "accounts", key = { id: U64 } }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("bank.understory");
+//! let options = Options::default().memory(300 << 20);
+//! let mut bank = Database::create(path, &Schema::new().tree::<Account>(), &options)?;
+//! let mut batch = Batch::new();
+//! batch.put(&Account { id: 7.into(), cents: 250.into() });
+//! bank.commit(&batch)?; // applied whole, visible to reads
+//! bank.checkpoint()?; // on stable storage
+//! assert_eq!(bank.get::<Account>(7)?.map(|account| account.cents.get()), Some(250));
+//! assert_eq!(bank.scan::<Account>(8..)?.count(), 0);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Not here
 //! Offsets and encodings on disk: `understory-format` has them.
 
@@ -24,9 +52,9 @@ pub use scan::Scan;
 pub use schema::Schema;
 pub use stats::{Stats, TreeStats};
 pub use understory_forest::CompactionStats;
-pub use understory_format::{Corruption, Geometry, Key, Record, record};
-pub use understory_grid::{GridStats, Space};
-pub use understory_io::{Counters, Machine};
+pub use understory_format::{Corruption, Geometry, GeometryError, Key, Record, record};
+pub use understory_grid::{GridError, GridStats, Space};
+pub use understory_io::{Counters, IoError, Machine, OpenError};
 pub use understory_tree::LevelStats;
 
 /// The example of the workspace's README is compiled and run.
