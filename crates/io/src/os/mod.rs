@@ -299,16 +299,14 @@ impl Shared {
         Ok(())
     }
 
-    /// The kernel reports a lost write once and then forgets it: so the first failure is remembered.
+    /// The kernel reports a lost write once, to one caller, and then forgets it: so the first failure is remembered,
+    /// and one sync at a time asks. Nothing but syncs waits for the lock.
     fn sync(&self) -> Result<(), IoCause> {
-        if let Some(cause) = *self.sync_failed.lock() {
+        let mut failed = self.sync_failed.lock();
+        if let Some(cause) = *failed {
             return Err(cause);
         }
-        let result = self.file.sync().map_err(IoCause::from_errno);
-        if let Err(cause) = result {
-            let first = *self.sync_failed.lock().get_or_insert(cause);
-            return Err(first);
-        }
+        self.file.sync().map_err(|errno| *failed.insert(IoCause::from_errno(errno)))?;
         self.counters.add_sync();
         Ok(())
     }
