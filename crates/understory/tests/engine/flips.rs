@@ -2,18 +2,9 @@
 //! data or a typed error, never a panic and never wrong data.
 //!
 //! A test run takes every so-many-th byte; `UNDERSTORY_FLIP_STRIDE=1` takes all.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::wildcard_enum_match_arm,
-    reason = "a test that fails says where"
-)]
-
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{Model, User, create_sim, open_sim, options};
+use crate::common::{Model, User, create_sim, open_sim, options};
 use understory::{Batch, Error, Machine, Options};
 use understory_grid::GridError;
 

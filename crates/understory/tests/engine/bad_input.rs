@@ -1,19 +1,10 @@
 //! What bad input gets: a typed error that says what is wrong and with which file, and a file left as it was.
 
 #![expect(clippy::disallowed_methods, reason = "these tests damage files from outside")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::wildcard_enum_match_arm,
-    reason = "a test that fails says where"
-)]
-
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{Account, ByOwner, Event, options, schema};
+use crate::common::{Account, ByOwner, Event, options, schema};
 use understory::{
     Batch, Database, Error, Geometry, Machine, Options, Record, Schema, SchemaDifference, SchemaError, record,
 };

@@ -1,19 +1,10 @@
 //! The same operations give equal files (architecture, "What determinism means"): equal checkpoint states and
 //! equal blocks reachable from them, whatever the cache, the order of I/O and the number of its threads.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::wildcard_enum_match_arm,
-    reason = "a test that fails says where"
-)]
-
-mod common;
-
 use std::path::Path;
 
-use common::{User, create_sim, options, schema};
+use crate::common::{User, create_sim, options, schema};
 use understory::{Batch, Database, Machine, Options};
-use understory_format::{BlockKind, IndexView, Key, Record, TreeDescription};
+use understory_format::{BlockKind, IndexView};
 
 /// The checkpoint's id and a digest of every block reachable from it, at a few points of a workload.
 type Trace = Vec<(u128, u128)>;
@@ -49,22 +40,13 @@ fn digest(database: &Database) -> u128 {
         let index = grid.read_twin(table.index, BlockKind::Index).unwrap();
         take(&[level.get()]);
         take(&index);
-        let key_size = key_size(grid.trees(), table.tree);
-        let view = IndexView::new(&index, key_size).unwrap();
+        let tree = grid.trees().iter().find(|tree| tree.id == table.tree).unwrap();
+        let view = IndexView::new(&index, tree.key.key_size()).unwrap();
         for entry in view.entries() {
             take(&grid.read(entry.reference, BlockKind::Value).unwrap());
         }
     }
     hash
-}
-
-fn key_size(trees: &[TreeDescription], tree: understory_format::TreeId) -> usize {
-    match trees.iter().find(|description| description.id == tree).unwrap().name.as_str() {
-        common::Account::NAME => <common::Account as Record>::Key::SIZE,
-        common::ByOwner::NAME => <common::ByOwner as Record>::Key::SIZE,
-        common::Event::NAME => <common::Event as Record>::Key::SIZE,
-        other => panic!("no such tree: {other}"),
-    }
 }
 
 fn simulated(seed: u64, options: &Options) -> Trace {

@@ -1,8 +1,5 @@
 //! What the tests of the whole engine share: three trees, a model of them, and a random user of both.
 
-#![allow(dead_code, unreachable_pub, reason = "each test uses its part of it")]
-#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,69 +12,69 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// An object of 48 bytes under a `u64`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub struct Account {
-    pub id: U64,
-    pub body: [u8; 40],
+pub(crate) struct Account {
+    pub(crate) id: U64,
+    pub(crate) body: [u8; 40],
 }
 record!(Account: "accounts", key = { id: U64 });
 
 /// An index entry whose key is all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub struct ByOwner {
-    pub owner: U16,
-    pub id: U64,
+pub(crate) struct ByOwner {
+    pub(crate) owner: U16,
+    pub(crate) id: U64,
 }
 record!(ByOwner: "accounts.owner", key = { owner: U16, id: U64 });
 
 /// A record under a `u128` that does not stand first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub struct Event {
-    pub amount: U64,
-    pub time: U128,
+pub(crate) struct Event {
+    pub(crate) amount: U64,
+    pub(crate) time: U128,
 }
 record!(Event: "events", key = { time: U128 });
 
-pub fn schema() -> Schema {
+pub(crate) fn schema() -> Schema {
     Schema::new().tree::<Account>().tree::<ByOwner>().tree::<Event>()
 }
 
 /// The least memory the small geometry works with, and a little cache.
-pub fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options::default().memory(8 << 20).geometry(Geometry::small())
 }
 
-pub fn create_sim(machine: &Machine, options: &Options) -> Result<Database, Error> {
+pub(crate) fn create_sim(machine: &Machine, options: &Options) -> Result<Database, Error> {
     let geometry = options.geometry.unwrap_or_default();
     Database::format(machine, Path::new("simulated"), &schema(), &geometry, options)?;
     open_sim(machine, options)
 }
 
-pub fn open_sim(machine: &Machine, options: &Options) -> Result<Database, Error> {
+pub(crate) fn open_sim(machine: &Machine, options: &Options) -> Result<Database, Error> {
     Database::open_machine(machine.clone(), Path::new("simulated"), &schema(), options, false)
 }
 
 /// A machine over what `storage` holds now.
-pub fn reboot(storage: &SimStorage, seed: u64) -> (Machine, Arc<SimStorage>) {
+pub(crate) fn reboot(storage: &SimStorage, seed: u64) -> (Machine, Arc<SimStorage>) {
     Machine::sim_from(storage.image(), seed)
 }
 
 /// What the three trees ought to hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Model {
-    pub accounts: BTreeMap<u64, Account>,
-    pub owners: BTreeMap<(u16, u64), ByOwner>,
-    pub events: BTreeMap<u128, Event>,
+pub(crate) struct Model {
+    pub(crate) accounts: BTreeMap<u64, Account>,
+    pub(crate) owners: BTreeMap<(u16, u64), ByOwner>,
+    pub(crate) events: BTreeMap<u128, Event>,
 }
 
 impl Model {
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.accounts.len() + self.owners.len() + self.events.len()
     }
 
     /// Compares every tree in both directions.
-    pub fn check(&self, database: &Database) -> Result<(), Error> {
+    pub(crate) fn check(&self, database: &Database) -> Result<(), Error> {
         let rows = database.scan::<Account>(..)?.collect::<Result<Vec<_>, _>>()?;
         assert!(rows.iter().eq(self.accounts.values()), "accounts differ");
         let rows = database.scan_rev::<Account>(..)?.collect::<Result<Vec<_>, _>>()?;
@@ -96,24 +93,24 @@ impl Model {
 
 /// A random user: puts, overwrites and removes in batches over the three trees, near misses among them.
 #[derive(Debug)]
-pub struct User {
-    pub rng: fastrand::Rng,
-    pub model: Model,
+pub(crate) struct User {
+    pub(crate) rng: fastrand::Rng,
+    pub(crate) model: Model,
     /// Account ids are below this.
-    pub id_max: u64,
+    pub(crate) id_max: u64,
     /// Puts and removes so far.
-    pub effects: u64,
+    pub(crate) effects: u64,
     next_time: u128,
 }
 
 impl User {
-    pub fn new(seed: u64, id_max: u64) -> Self {
+    pub(crate) fn new(seed: u64, id_max: u64) -> Self {
         let rng = fastrand::Rng::with_seed(seed);
         Self { rng, model: Model::default(), id_max, effects: 0, next_time: 1 }
     }
 
     /// An id from the whole range, from a hot corner of it, or at its edges.
-    pub fn id(&mut self) -> u64 {
+    pub(crate) fn id(&mut self) -> u64 {
         match self.rng.u8(0..20) {
             0..=3 => self.rng.u64(0..(self.id_max / 50).max(1)),
             4 => self.id_max - 1 - self.rng.u64(0..3.min(self.id_max)),
@@ -123,7 +120,7 @@ impl User {
     }
 
     /// Fills `batch` with `count` effects and applies them to the model.
-    pub fn fill(&mut self, batch: &mut Batch, count: u64) {
+    pub(crate) fn fill(&mut self, batch: &mut Batch, count: u64) {
         batch.clear();
         for _ in 0..count {
             match self.rng.u8(0..100) {
@@ -182,11 +179,11 @@ impl User {
     }
 
     /// A time that may have been used, or lies beside one that was.
-    pub fn old_time(&mut self) -> u128 {
+    pub(crate) fn old_time(&mut self) -> u128 {
         self.rng.u128(0..=self.next_time + 1)
     }
 }
 
-pub fn owner_of(account: &Account) -> u16 {
+pub(crate) fn owner_of(account: &Account) -> u16 {
     u16::from(account.body[0] % 16)
 }

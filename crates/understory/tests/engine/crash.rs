@@ -1,15 +1,6 @@
 //! A crash at every storage operation of a small workload: what is found again is a checkpoint, whole, and not
 //! older than the last one that was acknowledged.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::wildcard_enum_match_arm,
-    reason = "a test that fails says where"
-)]
-
-mod common;
-
-use common::{Model, User, create_sim, open_sim, options, reboot};
+use crate::common::{Model, User, create_sim, open_sim, options, reboot};
 use understory::{Batch, Database, Error, Machine};
 use understory_io::CrashPolicy;
 

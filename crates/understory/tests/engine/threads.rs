@@ -1,9 +1,5 @@
 //! Reads from several threads at once on a real file, through caches much smaller than the file.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails says where")]
-
-mod common;
-
-use common::{Account, User, schema};
+use crate::common::{Account, User, schema};
 use understory::{Batch, Database, Error, Geometry, Options};
 
 const fn assert_shared<T: Send + Sync>() {}

@@ -1,15 +1,6 @@
 //! A reader beside a writer: it sees the checkpoint that it was opened at, or is told that it has expired.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::wildcard_enum_match_arm,
-    reason = "a test that fails says where"
-)]
-
-mod common;
-
-use common::{Account, User, create_sim, options, schema};
+use crate::common::{Account, User, create_sim, options, schema};
 use std::path::Path;
 use understory::{Batch, Database, Error, Machine, Options};
 use understory_io::IoCause;

@@ -1,14 +1,5 @@
 //! A million random effects over three trees against `BTreeMap`s, with checkpoints, settles and reopens.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::wildcard_enum_match_arm,
-    reason = "a test that fails says where"
-)]
-
-mod common;
-
-use common::{Account, ByOwner, Event, User, create_sim, open_sim, options, reboot};
+use crate::common::{Account, ByOwner, Event, User, create_sim, open_sim, options, reboot};
 use std::ops::Bound;
 use understory::{Batch, Database, Machine, Stats};
 
