@@ -74,13 +74,19 @@ impl TreeSpec {
         u64_of((self.values_per_chunk)(usize_of(geometry.block_size)))
     }
 
+    /// The most records that a bar can put into it.
+    #[must_use]
+    pub fn values_per_bar(&self, geometry: &Geometry) -> u64 {
+        values_per_bar(geometry, self.value_size)
+    }
+
     /// Whether its records fit the pages of this geometry, the chunks of a memtable, which are blocks, and as
     /// many as a bar may bring a memtable.
     #[must_use]
     pub fn fits(&self, geometry: &Geometry) -> bool {
         (self.layout)(geometry).is_ok()
             && self.values_per_chunk(geometry) >= 2
-            && values_per_bar(geometry, self.value_size) <= VALUES_PER_BAR_MAX
+            && self.values_per_bar(geometry) <= VALUES_PER_BAR_MAX
     }
 
     pub(crate) fn build(&self, grid: &Arc<Grid>, id: TreeId, pool: &Pool) -> Box<dyn AnyTree> {

@@ -232,8 +232,11 @@ impl Database {
     /// Closes the open beat, and takes the checkpoint that falls due with the bar that ends.
     fn close_beat(&mut self) -> Result<(), Error> {
         self.forest.close_beat(None)?;
-        let is_due = self.charge_total - self.charge_checkpoint >= self.interval();
-        if is_due && self.forest.begins_bar() { self.bar_to_checkpoint() } else { Ok(()) }
+        if self.forest.begins_bar() && self.is_checkpoint_due() { self.bar_to_checkpoint() } else { Ok(()) }
+    }
+
+    fn is_checkpoint_due(&self) -> bool {
+        self.charge_total - self.charge_checkpoint >= self.interval()
     }
 
     /// The charges between two scheduled checkpoints: a quarter of the live size, within the file's bounds, so that

@@ -5,7 +5,7 @@
 //! compactions, scans), a part for single pages that lookups read.
 
 use understory_forest::TreeSpec;
-use understory_format::{Geometry, effect_size, usize_of};
+use understory_format::{Geometry, usize_of};
 use understory_grid::GridOptions;
 use understory_io::Arena;
 
@@ -90,7 +90,8 @@ impl Budget {
         read_only: bool,
     ) -> Result<Self, Error> {
         let chunk_count = if read_only { 0 } else { 2 * chunks_per_generation(geometry, trees) };
-        let index = if read_only { 0 } else { 2 * INDEX_SIZE_PER_VALUE * values_per_bar(geometry, trees) };
+        let index =
+            if read_only { 0 } else { 2 * INDEX_SIZE_PER_VALUE * values_per_generation(geometry, trees) };
         let memtables = chunk_count * u64::from(geometry.block_size) + index;
         let block_count_min = GridOptions::block_count_min().max(BLOCKS_IN_USE);
         let page_count_min = PAGE_COUNT_MIN;
@@ -119,22 +120,14 @@ fn count(memory: u64, size: u32) -> u32 {
     u32::try_from(memory / u64::from(size)).unwrap_or(u32::MAX)
 }
 
-fn bar_size(geometry: &Geometry) -> u64 {
-    u64::from(geometry.share_size) * u64::from(geometry.beats_per_bar)
-}
-
-/// The most values that one bar puts into memtables.
-fn values_per_bar(geometry: &Geometry, trees: &[TreeSpec]) -> u64 {
-    let smallest = trees.iter().map(|tree| effect_size(tree.value_size())).min();
-    bar_size(geometry) / smallest.unwrap_or(1)
+/// The most values that one bar puts into memtables: all into the tree of the smallest records.
+fn values_per_generation(geometry: &Geometry, trees: &[TreeSpec]) -> u64 {
+    trees.iter().map(|tree| tree.values_per_bar(geometry)).max().unwrap_or(0)
 }
 
 /// The most chunks that one bar's values fill: those of the tree that fills them fastest, and a partly
 /// filled one for each tree.
 fn chunks_per_generation(geometry: &Geometry, trees: &[TreeSpec]) -> u64 {
-    let fill = |tree: &TreeSpec| {
-        let values = bar_size(geometry) / effect_size(tree.value_size());
-        values.div_ceil(tree.values_per_chunk(geometry))
-    };
+    let fill = |tree: &TreeSpec| tree.values_per_bar(geometry).div_ceil(tree.values_per_chunk(geometry));
     trees.iter().map(fill).max().unwrap_or(0) + u64::try_from(trees.len()).unwrap_or(u64::MAX)
 }
