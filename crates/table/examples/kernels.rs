@@ -2,6 +2,8 @@
 //!
 //! A million values with random 16-byte keys in 32 beats. Prints nanoseconds a value; one run, no statistics.
 
+mod timing;
+
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -12,6 +14,8 @@ use understory_table::{
 };
 use zerocopy::little_endian::{U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use timing::{show, time};
 
 const COUNT: u32 = 1 << 20;
 const BEATS: u32 = 32;
@@ -48,18 +52,6 @@ fn small(random: u64) -> Small {
 
 fn whole<K: Key>() -> KeyRange<K> {
     KeyRange::new(K::MIN, K::MAX).expect("the least key is not above the greatest")
-}
-
-fn time<T>(what: &str, count: u32, run: impl FnOnce() -> T) -> T {
-    let clock = MonotonicClock::default();
-    let start = clock.now();
-    let result = run();
-    show(what, count, clock.now() - start);
-    result
-}
-
-fn show(what: &str, count: u32, time: Duration) {
-    println!("{what:<42} {:>9.1} ns", time.as_secs_f64() * 1e9 / f64::from(count));
 }
 
 fn memtable<R: Record>(name: &str, row: impl Fn(u64) -> R) {

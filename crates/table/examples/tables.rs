@@ -3,19 +3,22 @@
 //! A million records of 144 bytes with random 16-byte keys, default geometry, everything in memory on a simulated
 //! file. Prints nanoseconds a value; one run, no statistics.
 
+mod timing;
+
 use std::error::Error;
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Duration;
 
 use understory_format::{Beat, Geometry, Record, TableInfo, TreeDescription, TreeId, Usage, record};
 use understory_grid::{FormatState, Grid, GridOptions};
-use understory_io::{Arena, Clock, Machine, MonotonicClock, SimOptions, SimStorage};
+use understory_io::{Arena, Machine, SimOptions, SimStorage};
 use understory_table::{
     Direction, KeyRange, LevelCursor, Lookup, ReadAhead, Source, TableLayout, TableWriter, search_cached,
 };
 use zerocopy::little_endian::U128;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use timing::time;
 
 const COUNT: u32 = 1 << 20;
 
@@ -33,18 +36,6 @@ fn rows() -> Vec<Row> {
     keys.sort_unstable();
     keys.dedup();
     keys.into_iter().map(|key| Row { id: key.into(), rest: [7; 128] }).collect()
-}
-
-fn time<T>(what: &str, count: u32, run: impl FnOnce() -> T) -> T {
-    let clock = MonotonicClock::default();
-    let start = clock.now();
-    let result = run();
-    show(what, count, clock.now() - start);
-    result
-}
-
-fn show(what: &str, count: u32, took: Duration) {
-    println!("{what:<44} {:>8.1} ns", took.as_secs_f64() * 1e9 / f64::from(count));
 }
 
 struct Tables {

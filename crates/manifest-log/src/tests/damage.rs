@@ -82,15 +82,20 @@ fn damaged_roots_are_refused() {
     assert_eq!(open_log(grid, &part).unwrap().1.len(), 32);
 }
 
+/// Two addresses for a hand-made block of the log, and its place.
+fn pair(grid: &Grid) -> (BlockAddress, BlockAddress, Placement) {
+    let mut reservation = grid.reserve(2).unwrap();
+    let address = grid.acquire(&mut reservation);
+    let twin = grid.acquire(&mut reservation);
+    grid.forfeit(reservation);
+    (address, twin, Placement { address, twin: Some(twin), tree: None, beat: Beat::ZERO })
+}
+
 /// Writes a chain of hand-made blocks, (sequence, records) from the oldest on.
 fn forge(harness: &Harness, blocks: &[(u64, Vec<ManifestEdit>)]) -> ManifestRoot {
     let mut root = ManifestRoot::default();
     for (sequence, edits) in blocks {
-        let mut reservation = harness.grid.reserve(2).unwrap();
-        let address = harness.grid.acquire(&mut reservation);
-        let twin = harness.grid.acquire(&mut reservation);
-        harness.grid.forfeit(reservation);
-        let placement = Placement { address, twin: Some(twin), tree: None, beat: Beat::ZERO };
+        let (address, twin, placement) = pair(&harness.grid);
         let mut buffer = harness.grid.buffer().unwrap();
         let checksum = manifest_block::encode(&mut buffer, &placement, root.newest, *sequence, edits);
         harness.grid.write(buffer).unwrap();
@@ -131,13 +136,8 @@ fn damaged_chains_with_good_checksums_are_refused() {
     assert_eq!(open(&[(1, vec![twice, remove(twice), a])]).unwrap().1.len(), 1);
     let free = BlockAddress::new(1 << 20).unwrap();
     check(&[(1, vec![stolen(TwinRef { address: free, ..a.table.index })])], "address");
-    let mut reservation = harness.grid.reserve(2).unwrap();
-    let own = TwinRef {
-        address: harness.grid.acquire(&mut reservation),
-        twin: harness.grid.acquire(&mut reservation),
-        checksum: Checksum::ZERO,
-    };
-    harness.grid.forfeit(reservation);
+    let (address, twin, _) = pair(&harness.grid);
+    let own = TwinRef { address, twin, checksum: Checksum::ZERO };
     assert_eq!(open(&[(1, vec![stolen(own)])]).unwrap().1.len(), 1);
     harness.grid.release(own.twin);
     check(&[(1, vec![stolen(own)])], "twin");
@@ -151,11 +151,7 @@ fn forged_bytes_never_panic() {
     let mut rng = Rng::with_seed(11);
     let (mut good, mut bad) = (0, 0);
     for _ in 0..1500 {
-        let mut reservation = harness.grid.reserve(2).unwrap();
-        let address = harness.grid.acquire(&mut reservation);
-        let twin = harness.grid.acquire(&mut reservation);
-        harness.grid.forfeit(reservation);
-        let placement = Placement { address, twin: Some(twin), tree: None, beat: Beat::ZERO };
+        let (address, twin, placement) = pair(&harness.grid);
         let mut buffer = harness.grid.buffer().unwrap();
         manifest_block::encode(&mut buffer, &placement, None, 1, &edits);
         for _ in 0..rng.usize(1..4) {
@@ -186,11 +182,7 @@ fn an_index_block_cannot_be_a_block_of_the_log() {
     let older = forge(&harness, &[(1, vec![a])]);
     // A second block, linked by hand to the first, whose table is the first block.
     let stolen = ManifestEdit { table: table(older.newest.unwrap()), ..a };
-    let mut reservation = harness.grid.reserve(2).unwrap();
-    let address = harness.grid.acquire(&mut reservation);
-    let twin = harness.grid.acquire(&mut reservation);
-    harness.grid.forfeit(reservation);
-    let placement = Placement { address, twin: Some(twin), tree: None, beat: Beat::ZERO };
+    let (address, twin, placement) = pair(&harness.grid);
     let mut buffer = harness.grid.buffer().unwrap();
     let checksum = manifest_block::encode(&mut buffer, &placement, older.newest, 2, &[stolen]);
     harness.grid.write(buffer).unwrap();
