@@ -30,8 +30,15 @@ pub const SUPERBLOCK_STRIDE: u64 = 16 * 1024;
 /// Bytes from the start of the file that belong to the superblock.
 pub const SUPERBLOCK_ZONE_SIZE: u64 = 64 * 1024;
 
-/// What an op costs the ring beside its effects.
-pub const OP_HEADER_SIZE: u64 = 64;
+/// What an op costs the journal's ring beside its effects: the header of a group, and that of its record.
+pub const OP_HEADER_SIZE: u64 = 256;
+
+/// Bars of charges that the ring holds beside an interval: one that a checkpoint leaves in memtables, up to one and a
+/// half until a checkpoint that fell due is taken, half a one until that is durable.
+const RING_BARS: u64 = 3;
+
+/// Shares of the ring for what is journaled and not applied yet, and for ops without effects.
+const RING_SPARE_SHARES: u64 = 4;
 
 /// How level 0 takes flushed memtables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,8 +110,9 @@ const KIB: u32 = 1024;
 const MIB: u32 = 1024 * KIB;
 
 impl Default for Geometry {
+    /// The usual sizes, with a journal.
     fn default() -> Self {
-        Self {
+        let without = Self {
             block_size: 64 * KIB,
             page_size: 16 * KIB,
             table_blocks: 256,
@@ -118,9 +126,10 @@ impl Default for Geometry {
             filter_bits: 0,
             journal_size: 0,
             journal_sector: SECTOR_SIZE,
-            interval_min: 256 * u64::from(MIB),
-            interval_max: 2048 * u64::from(MIB),
-        }
+            interval_min: 0,
+            interval_max: 0,
+        };
+        without.with_journal()
     }
 }
 
@@ -150,7 +159,7 @@ pub struct Difference {
 }
 
 impl Geometry {
-    /// A tiny one for tests, with the same number of levels.
+    /// A tiny one for tests, with the same number of levels and no journal.
     #[must_use]
     pub fn small() -> Self {
         Self {
@@ -161,10 +170,55 @@ impl Geometry {
             beats_per_bar: 4,
             share_size: 16 * KIB,
             batch_size_max: 16 * KIB,
+            journal_size: 0,
             interval_min: 256 * u64::from(KIB),
             interval_max: u64::from(MIB),
             ..Self::default()
         }
+    }
+
+    /// The same with a journal: a checkpoint at the end of each bar, and the smallest ring that this needs. Commits are
+    /// then durable one by one.
+    #[must_use]
+    pub fn with_journal(mut self) -> Self {
+        self.interval_min = self.bar_charge_max() / 2;
+        self.interval_max = self.interval_min;
+        self.journal_size = self.journal_size_min().next_multiple_of(u64::from(self.block_size));
+        self
+    }
+
+    /// The same without a journal: a commit is durable with the checkpoint after it. Checkpoints are then drains, and
+    /// come after a quarter of the live size, but after 256 MiB at least and 2 GiB at most.
+    #[must_use]
+    pub fn without_journal(self) -> Self {
+        let mib = u64::from(MIB);
+        Self { journal_size: 0, interval_min: 256 * mib, interval_max: 2048 * mib, ..self }
+    }
+
+    /// Whether there is a journal.
+    #[must_use]
+    pub fn has_journal(&self) -> bool {
+        self.journal_size > 0
+    }
+
+    /// Bytes of the journal's ring that the ops of one beat are charged at most: what the largest batch is charged.
+    #[must_use]
+    pub fn ring_share(&self) -> u64 {
+        charge(self.batch_size_max.into()).max(charge(self.share_size.into()))
+    }
+
+    /// Bytes that the ops of one bar are charged at most.
+    #[must_use]
+    pub fn bar_charge_max(&self) -> u64 {
+        u64::from(self.beats_per_bar) * self.ring_share()
+    }
+
+    /// Bytes of the smallest ring for this geometry's interval.
+    #[must_use]
+    pub fn journal_size_min(&self) -> u64 {
+        self.interval_max
+            .saturating_add(RING_BARS * self.bar_charge_max())
+            .saturating_add(RING_SPARE_SHARES * self.ring_share())
     }
 
     /// Checks all ranges.
@@ -193,7 +247,11 @@ impl Geometry {
         holds("journal_size", self.journal_size, whole_blocks, "a multiple of the block size")?;
         in_range("journal_sector", self.journal_sector, u64::from(SECTOR_SIZE)..=u64::from(SECTOR_SIZE))?;
         in_range("interval_min", self.interval_min, 4096..=HUGE)?;
-        in_range("interval_max", self.interval_max, self.interval_min..=HUGE)
+        in_range("interval_max", self.interval_max, self.interval_min..=HUGE)?;
+        if self.has_journal() {
+            in_range("journal_size", self.journal_size, self.journal_size_min()..=HUGE)?;
+        }
+        Ok(())
     }
 
     /// The first field in which `other` differs, or `None`.

@@ -4,7 +4,12 @@ use zerocopy::IntoBytes;
 
 #[test]
 fn the_usual_ones_are_valid_and_survive_encoding() {
-    for geometry in [Geometry::default(), Geometry::small()] {
+    for geometry in [
+        Geometry::default(),
+        Geometry::default().without_journal(),
+        Geometry::small(),
+        Geometry::small().with_journal(),
+    ] {
         assert_eq!(geometry.validate(), Ok(()));
         assert_eq!(GeometryWire::encode(&geometry).decode(), Ok(geometry));
     }
@@ -45,7 +50,11 @@ fn what_is_out_of_range_is_named() {
     check(|g| g.journal_size = 4096, "geometry: journal_size is 4096, expected a multiple of the block size");
     check(|g| g.journal_sector = 512, "geometry: journal_sector is 512, expected at least 4096");
     check(|g| g.interval_min = 0, "geometry: interval_min is 0, expected at least 4096");
-    check(|g| g.interval_max = 1 << 20, "geometry: interval_max is 1048576, expected at least 268435456");
+    check(|g| g.interval_max = 1 << 20, "geometry: interval_max is 1048576, expected at least 33619968");
+    check(
+        |g| g.journal_size -= u64::from(g.block_size),
+        "geometry: journal_size is 243728384, expected at least 243744768",
+    );
 }
 
 #[test]
@@ -74,10 +83,11 @@ fn zones_follow_each_other() {
         assert_eq!(found.map(|offset| offset % u64::from(geometry.block_size)), [0; 3]);
     }
     let default = Geometry::default();
-    check(default, [65_536, 65_536, 131_072]);
+    check(default.without_journal(), [65_536, 65_536, 131_072]);
+    check(default, [65_536, 65_536 + default.journal_size, 131_072 + default.journal_size]);
     check(Geometry::small(), [65_536, 65_536, 69_632]);
     check(Geometry { journal_size: 1 << 20, ..default }, [65_536, 1_114_112, 1_179_648]);
-    check(Geometry { block_size: 1 << 20, ..default }, [1 << 20, 1 << 20, 2 << 20]);
+    check(Geometry { block_size: 1 << 20, ..default.without_journal() }, [1 << 20, 1 << 20, 2 << 20]);
     let last = Geometry::superblock_offset(3) + 4096;
     assert!(last <= SUPERBLOCK_ZONE_SIZE);
     assert_eq!(default.block_offset_checked(BlockAddress::new(u64::MAX).unwrap()), None);
@@ -87,9 +97,9 @@ fn zones_follow_each_other() {
 fn charges_are_whole_sectors() {
     let check = |effects: u64, expected: u64| assert_eq!(charge(effects), expected, "{effects}");
     check(0, 4096);
-    check(4032, 4096);
-    check(4033, 8192);
-    check(8128, 8192);
+    check(3840, 4096);
+    check(3841, 8192);
+    check(7936, 8192);
     check(u64::MAX, u64::MAX);
 }
 
