@@ -32,6 +32,7 @@ mod prefetch;
 mod sim;
 mod storage;
 mod ticket;
+mod turn;
 
 pub use arena::Arena;
 pub use buffer::{Buffer, Pool};
@@ -46,6 +47,7 @@ pub use prefetch::prefetch_line;
 pub use sim::{CrashPolicy, SimClock, SimExecutor, SimOptions, SimPark, SimScheduler, SimStorage};
 pub use storage::{Counters, SECTOR, Storage, WritePart, WriteParts, write_size};
 pub use ticket::{Completer, Completion, Ticket};
+pub use turn::{Taken, Turn};
 
 /// A file offset or size as an index into memory.
 pub(crate) fn usize_of(value: u64) -> usize {
