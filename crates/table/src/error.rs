@@ -21,6 +21,10 @@ pub enum TableError {
     /// A value was pushed whose key is not above that of the value before it. Nothing of it was taken.
     #[error("values must be pushed in strictly ascending order of their keys")]
     OutOfOrder,
+    /// What a reader refers to was given up since it began: memory that is used again, or blocks. It has to begin
+    /// anew.
+    #[error("the reader was open for too long: what it refers to is used again")]
+    Expired,
 }
 
 impl TableError {
@@ -28,7 +32,7 @@ impl TableError {
     pub const fn corruption(&self) -> Option<&Corruption> {
         match self {
             Self::Corrupt(corruption) => Some(corruption),
-            Self::Grid(_) | Self::OutOfOrder => None,
+            Self::Grid(_) | Self::OutOfOrder | Self::Expired => None,
         }
     }
 }

@@ -11,11 +11,13 @@
 //! # Not here
 //! Compaction, other trees, the clock, and what makes a beat close.
 
+mod publication;
 mod scan;
 #[cfg(test)]
 mod tests;
 mod tree;
 
+pub use publication::Publication;
 pub use scan::Scan;
 pub use tree::{LevelStats, Tree, VALUES_PER_BAR_MAX, values_per_bar};
 

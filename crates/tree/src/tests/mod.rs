@@ -17,7 +17,7 @@ use understory_io::{Arena, Machine, Pool, SimStorage};
 use understory_table::{Scratch, TableLayout};
 use understory_testkit::TestRecord;
 
-use crate::Tree;
+use crate::{Publication, Tree};
 
 const TREE: TreeId = TreeId::new(1).unwrap();
 
@@ -54,7 +54,7 @@ impl<R: TestRecord> Rig<R> {
         Grid::format(&machine, &FormatState { geometry, trees: &trees, size_limit: None }).unwrap();
         let (grid, pool) = open(machine, &geometry, chunk_count);
         let layout = TableLayout::new::<R>(&geometry).unwrap();
-        let tree = Tree::new(grid, TREE, layout, pool.clone());
+        let tree = Tree::new(grid, TREE, layout, pool.clone(), Publication::default());
         let (model, scratch) = (BTreeMap::new(), Scratch::default());
         Self { sim, tree, model, pool, scratch, version: 0, beat: Beat::new(1) }
     }
@@ -62,6 +62,7 @@ impl<R: TestRecord> Rig<R> {
     fn put(&mut self, key: R::Key) {
         self.version += 1;
         self.tree.put(&R::make(key, self.version), false).unwrap();
+        self.tree.publish();
         self.model.insert(key, self.version);
     }
 
@@ -69,6 +70,7 @@ impl<R: TestRecord> Rig<R> {
         self.version += 1;
         // Of a tombstone's record only the key counts.
         self.tree.put(&R::make(key, self.version), true).unwrap();
+        self.tree.publish();
         self.model.remove(&key);
     }
 
@@ -88,7 +90,7 @@ impl<R: TestRecord> Rig<R> {
         let table_value_max = self.tree.layout().value_count_max;
         let limits = Limits { table_value_max, growth, settle: false };
         let target = Level::new(target).unwrap();
-        let plans = Plan::of_tree(self.tree.manifest(), self.tree.immutable(), target, &limits);
+        let plans = Plan::of_tree(&self.tree.manifest(), self.tree.immutable().as_ref(), target, &limits);
         let job = |plan| -> Box<dyn Job> {
             let grid = Arc::clone(self.tree.grid());
             Box::new(Compaction::new(grid, TREE, self.tree.layout(), plan, self.beat))

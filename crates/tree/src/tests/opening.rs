@@ -8,14 +8,14 @@ use understory_table::{Scratch, TableLayout};
 use understory_testkit::{Item, Pair, TestRecord};
 
 use super::{Rig, TREE, open};
-use crate::{Tree, VALUES_PER_BAR_MAX, values_per_bar};
+use crate::{Publication, Tree, VALUES_PER_BAR_MAX, values_per_bar};
 
 /// A tree without tables over the file with these bytes.
 pub(super) fn on_image<R: TestRecord>(image: Vec<u8>, geometry: &Geometry) -> Rig<R> {
     let (machine, sim) = Machine::sim_from(image, 8);
     let (grid, pool) = open(machine, geometry, 16);
     let layout = TableLayout::new::<R>(geometry).unwrap();
-    let tree = Tree::new(grid, TREE, layout, pool.clone());
+    let tree = Tree::new(grid, TREE, layout, pool.clone(), Publication::default());
     let (model, scratch) = (BTreeMap::new(), Scratch::default());
     Rig { sim, tree, model, pool, scratch, version: 0, beat: Beat::new(1) }
 }
