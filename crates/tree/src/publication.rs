@@ -3,16 +3,14 @@
 //! # Not here
 //! What becomes visible: each tree knows how far it is published.
 
-use std::sync::Arc;
-
 use parking_lot::RwLock;
 
-/// Orders publishing and the start of reads, for all trees that hold a clone of it.
+/// Orders publishing and the start of reads, for all trees that share it.
 ///
 /// A read begins with a capture of what is visible, for which it holds this shared for some nanoseconds. Who
 /// publishes several trees at once holds it exclusively meanwhile, so that no reader sees one without the others.
-#[derive(Clone, Debug, Default)]
-pub struct Publication(Arc<RwLock<()>>);
+#[derive(Debug, Default)]
+pub struct Publication(RwLock<()>);
 
 impl Publication {
     /// Runs `work`, which is to [publish](crate::Tree::publish) trees, while no read begins. Nothing else belongs

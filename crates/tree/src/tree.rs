@@ -19,7 +19,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use understory_format::zerocopy::{FromBytes, IntoBytes};
+use understory_format::zerocopy::FromBytes;
 use understory_format::{
     Beat, Corruption, Direction, EditKind, Expected, Geometry, KeyRange, Level, ManifestEdit, Place, Record,
     TableInfo, TreeId, effect_size, u32_of,
@@ -45,7 +45,7 @@ pub struct Tree<R: Record> {
     grid: Arc<Grid>,
     layout: TableLayout,
     pool: Pool,
-    publication: Publication,
+    publication: Arc<Publication>,
     state: RwLock<State<R>>,
 }
 
@@ -85,7 +85,7 @@ impl<R: Record> Tree<R> {
         id: TreeId,
         layout: TableLayout,
         pool: Pool,
-        publication: Publication,
+        publication: Arc<Publication>,
     ) -> Self {
         let count_max = values_per_bar(grid.geometry(), u32_of(size_of::<R>()));
         let count_max = u32::try_from(count_max).expect("the caller asked whether the records fit");

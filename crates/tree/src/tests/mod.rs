@@ -17,7 +17,7 @@ use understory_io::{Arena, Machine, Pool, SimStorage};
 use understory_table::{Scratch, TableLayout};
 use understory_testkit::TestRecord;
 
-use crate::{Publication, Tree};
+use crate::Tree;
 
 const TREE: TreeId = TreeId::new(1).unwrap();
 
@@ -54,7 +54,7 @@ impl<R: TestRecord> Rig<R> {
         Grid::format(&machine, &FormatState { geometry, trees: &trees, size_limit: None }).unwrap();
         let (grid, pool) = open(machine, &geometry, chunk_count);
         let layout = TableLayout::new::<R>(&geometry).unwrap();
-        let tree = Tree::new(grid, TREE, layout, pool.clone(), Publication::default());
+        let tree = Tree::new(grid, TREE, layout, pool.clone(), Arc::default());
         let (model, scratch) = (BTreeMap::new(), Scratch::default());
         Self { sim, tree, model, pool, scratch, version: 0, beat: Beat::new(1) }
     }

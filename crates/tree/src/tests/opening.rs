@@ -1,6 +1,7 @@
 //! A tree built from the edits of a manifest log: what cannot be is damage.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use understory_format::{Beat, Corruption, Geometry, Level, TableInfo};
 use understory_io::Machine;
@@ -8,14 +9,14 @@ use understory_table::{Scratch, TableLayout};
 use understory_testkit::{Item, Pair, TestRecord};
 
 use super::{Rig, TREE, open};
-use crate::{Publication, Tree, VALUES_PER_BAR_MAX, values_per_bar};
+use crate::{Tree, VALUES_PER_BAR_MAX, values_per_bar};
 
 /// A tree without tables over the file with these bytes.
 pub(super) fn on_image<R: TestRecord>(image: Vec<u8>, geometry: &Geometry) -> Rig<R> {
     let (machine, sim) = Machine::sim_from(image, 8);
     let (grid, pool) = open(machine, geometry, 16);
     let layout = TableLayout::new::<R>(geometry).unwrap();
-    let tree = Tree::new(grid, TREE, layout, pool.clone(), Publication::default());
+    let tree = Tree::new(grid, TREE, layout, pool.clone(), Arc::default());
     let (model, scratch) = (BTreeMap::new(), Scratch::default());
     Rig { sim, tree, model, pool, scratch, version: 0, beat: Beat::new(1) }
 }
