@@ -20,6 +20,7 @@ use crate::block::{self, BlockHeader, BlockKind, HEADER_SIZE};
 use crate::catalogue::{CatalogueEntry, CatalogueMetadata, KeyFieldWire, KeyFieldsWire};
 use crate::geometry::GeometryWire;
 use crate::index::{IndexEntry, IndexMetadata, IndexView};
+use crate::journal::{JournalGroupWire, JournalPartWire, JournalRecordWire};
 use crate::layout::{Field, FieldKind, Layout};
 use crate::manifest_block::ManifestMetadata;
 use crate::refs::TwinRefWire;
@@ -54,6 +55,9 @@ pub fn layouts() -> &'static [&'static Layout] {
             &CatalogueEntry::LAYOUT,
             &KeyFieldsWire::LAYOUT,
             &KeyFieldWire::LAYOUT,
+            &JournalGroupWire::LAYOUT,
+            &JournalRecordWire::LAYOUT,
+            &JournalPartWire::LAYOUT,
         ]
     }
 }

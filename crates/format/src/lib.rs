@@ -7,6 +7,7 @@
 //! - [`superblock`]: the durable root;
 //! - [`block`]: the header of every block, sealing and verifying; then one module per kind: [`value`], [`index`],
 //!   [`manifest_block`], [`trailer`], [`catalogue`];
+//! - [`journal`]: groups of the ring, their records and parts;
 //! - [`mod@record`] and [`key`]: the contract with the user's types, and the descriptor that does without them;
 //! - [`table_info`]: tables and their events as plain data;
 //! - [`layout`] and [`mod@dump`]: the tables of fields that make structs, dumps and `docs/layout`.
@@ -26,6 +27,7 @@ pub mod dump;
 pub mod error;
 pub mod geometry;
 pub mod index;
+pub mod journal;
 pub mod key;
 pub mod layout;
 pub mod manifest_block;
@@ -53,6 +55,9 @@ pub use geometry::{
     SUPERBLOCK_ZONE_SIZE, charge, effect_size,
 };
 pub use index::{IndexEncoder, IndexEntry, IndexEntryHost, IndexView, TableCounts, index_capacity};
+pub use journal::{
+    GroupHeader, PartHeader, PartView, Parts, RecordHeader, RecordKind, RecordView, part_size,
+};
 pub use key::{
     KEY_FIELDS_MAX, KEY_SIZE_MAX, Key, KeyBytes, KeyDescriptor, KeyError, KeyField, KeyKind, KeyPart,
 };
