@@ -172,21 +172,27 @@ impl GroupHeader {
         exactly("size", header.size, u64_of(group.len()))?;
         let body = group.get(GROUP_HEADER_SIZE..).unwrap_or_default();
         exactly("body_checksum", Checksum::of(body).get(), wire(group)?.body_checksum.get())?;
-        let mut records = header.records_of(body);
+        header.validate(group)?;
+        Ok((header, checksum))
+    }
+
+    /// Checks that the records behind the header, their parts and the zeros behind them are right; not the header, and
+    /// no checksums. O(records, parts and bitmaps).
+    ///
+    /// # Errors
+    /// The first field that is wrong.
+    pub fn validate(&self, group: &[u8]) -> Result<(), Corruption> {
+        let mut records = self.records(group);
         for record in records.by_ref() {
             record?.validate()?;
         }
-        records.finish()?;
-        Ok((header, checksum))
+        records.finish()
     }
 
     /// The records of a group that [`verify`](Self::verify) accepted; of others, as far as they can be made out.
     #[must_use]
     pub fn records<'a>(&self, group: &'a [u8]) -> Records<'a> {
-        self.records_of(group.get(GROUP_HEADER_SIZE..).unwrap_or_default())
-    }
-
-    const fn records_of<'a>(&self, body: &'a [u8]) -> Records<'a> {
+        let body = group.get(GROUP_HEADER_SIZE..).unwrap_or_default();
         Records::new(body, self.op_first, self.op_count)
     }
 }

@@ -19,18 +19,18 @@ pub enum JournalError {
     #[error(transparent)]
     Corrupt(#[from] Corruption),
     /// Acknowledged ops are lost, because a group of the chain cannot be read. Nothing was written.
-    #[error("the journal is damaged at position {position}, ops {first} to {last} are lost: {fault}")]
+    #[error("the journal is damaged at position {position}, {first} to {last} are lost: {fault}")]
     Damaged {
         /// The first op that is lost.
         first: Op,
-        /// The last op that is known to have been acknowledged. Later ones that were acknowledged are lost, too.
+        /// The last op that is known to have been acknowledged. Later ones are lost, too, if there were any.
         last: Op,
         /// What is good: whoever gives up the lost ops goes on from here.
         last_good: Head,
         /// Position of the group that is damaged.
         position: u64,
         /// What is wrong with it.
-        fault: Fault,
+        fault: Box<Fault>,
         /// How it is known that `last` was acknowledged.
         evidence: Evidence,
     },

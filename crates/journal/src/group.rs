@@ -1,7 +1,7 @@
 //! Groups in memory: being filled, and sealed.
 //!
 //! # Invariants
-//! - A [`Group`] is one that `format` verified: its records are gone through without errors.
+//! - The records of a [`Group`] were validated when it was made: they are gone through without errors.
 //!
 //! # Not here
 //! Where a group goes, and what it says about the chain: `Journal`.
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use understory_format::journal::{GROUP_HEADER_SIZE, RECORD_HEADER_SIZE, group_size};
 use understory_format::{
-    Checksum, Corruption, GroupHeader, Op, PartView, RecordHeader, RecordKind, TreeId, u64_of, usize_of,
+    Checksum, Corruption, GroupHeader, Op, RecordHeader, RecordKind, RecordView, u64_of, usize_of,
 };
 use understory_io::Buffer;
 
@@ -35,16 +35,16 @@ pub struct GroupBuilder {
 }
 
 impl GroupBuilder {
-    /// An empty group. The buffer bounds its size: with [`Journal::group_size_max`](crate::Journal::group_size_max)
+    /// An empty group, whose first op will be `op_first`. The buffer bounds its size: with [`Journal::group_size_max`](crate::Journal::group_size_max)
     /// bytes it takes the largest batch. Its bytes may be anything.
     ///
     /// # Panics
     /// If the buffer is not whole sectors, at least one.
     #[must_use]
-    pub fn new(buffer: Buffer) -> Self {
+    pub fn new(buffer: Buffer, op_first: Op) -> Self {
         assert!(buffer.len() >= SECTOR, "a group has a sector");
         assert!(buffer.len().is_multiple_of(SECTOR), "a group is whole sectors");
-        Self { buffer, used: GROUP_HEADER_SIZE, op_first: Op::ZERO, op_count: 0 }
+        Self { buffer, used: GROUP_HEADER_SIZE, op_first, op_count: 0 }
     }
 
     /// Whether a record with a body of so many bytes still fits.
@@ -54,32 +54,30 @@ impl GroupBuilder {
         body_size.checked_add(u64_of(RECORD_HEADER_SIZE)).is_some_and(|size| size <= left)
     }
 
-    /// Adds the record of an op. `fill` gets the place of its body, whose bytes may be anything before, and writes all
-    /// of it: `part_count` parts back to back (see [`PartHeader::start`](understory_format::PartHeader::start)).
+    /// Adds the record of the next op, whose number this gives. `fill` gets the place of its body, whose bytes may be
+    /// anything before, and writes all of it: `part_count` parts back to back (see
+    /// [`PartHeader::start`](understory_format::PartHeader::start)).
     ///
     /// # Panics
-    /// If it does not fit, does not follow the op before, or has parts and is no batch.
+    /// If it does not fit, or has parts and is no batch.
     pub fn push(
         &mut self,
-        op: Op,
         kind: RecordKind,
         part_count: u32,
-        body_size: u32,
+        body_size: u64,
         fill: impl FnOnce(&mut [u8]),
-    ) {
-        if self.op_count == 0 {
-            self.op_first = op;
-        }
-        let expected = self.op_first.get() + u64::from(self.op_count);
-        assert_eq!(op.get(), expected, "ops of a group follow one another");
-        assert!(self.fits(body_size.into()), "the record fits the group");
-        let end = self.used + RECORD_HEADER_SIZE + usize_of(body_size);
+    ) -> Op {
+        assert!(self.fits(body_size), "the record fits the group");
+        let op = Op::new(self.op_first.get() + u64::from(self.op_count));
+        let size = u32::try_from(body_size).expect("a group has less than 4 GiB");
+        let end = self.used + RECORD_HEADER_SIZE + usize_of(size);
         let record = self.buffer.get_mut(self.used..end).expect("it fits");
         let (header, body) = record.split_at_mut(RECORD_HEADER_SIZE);
-        RecordHeader { op, kind, part_count, size: body_size }.encode(header);
+        RecordHeader { op, kind, part_count, size }.encode(header);
         fill(body);
         self.used = end;
         self.op_count += 1;
+        op
     }
 
     /// Whether it has no record yet.
@@ -94,7 +92,7 @@ impl GroupBuilder {
         self.op_count
     }
 
-    /// The first op; of an empty group, op 0.
+    /// The first op.
     #[must_use]
     pub fn op_first(&self) -> Op {
         self.op_first
@@ -106,24 +104,50 @@ impl GroupBuilder {
         u64::from(group_size(self.used))
     }
 
-    /// Seals it; `header` says everything but size and ops.
+    /// The group as one that is never written, for a file without a journal: its marks mean nothing.
     ///
     /// # Panics
     /// If it is empty, or its records are none that can be read back.
+    #[must_use]
+    pub fn into_group(mut self) -> Group {
+        let header = GroupHeader {
+            position: 0,
+            size: 0,
+            parent: Checksum::ZERO,
+            checkpoint: Checksum::ZERO,
+            incarnation: 0,
+            op_first: self.op_first,
+            op_count: 0,
+            witness_op: Op::ZERO,
+            witness_hash: Checksum::ZERO,
+        };
+        let header = self.finish(header);
+        Group { buffer: Arc::new(self.buffer), header, hash: Checksum::ZERO, done: Op::ZERO }
+    }
+
+    /// Seals it; `header` says everything but size and ops.
+    ///
+    /// # Panics
+    /// As [`into_group`](Self::into_group).
     pub(crate) fn seal(mut self, header: GroupHeader) -> Group {
+        let header = self.finish(header);
+        let bytes = self.buffer.get_mut(..usize_of(header.size)).expect("the buffer is whole sectors");
+        let hash = header.seal(bytes);
+        Group { buffer: Arc::new(self.buffer), header, hash, done: Op::ZERO }
+    }
+
+    /// Fills the last sector with zeros, and checks what whoever reads the group back will check. Gives the header with
+    /// size and ops.
+    fn finish(&mut self, header: GroupHeader) -> GroupHeader {
         assert!(self.op_count > 0, "a group has records");
         let size = group_size(self.used);
         let header = GroupHeader { size, op_first: self.op_first, op_count: self.op_count, ..header };
         let bytes = self.buffer.get_mut(..usize_of(size)).expect("the buffer is whole sectors");
         bytes.get_mut(self.used..).expect("no less than is used").fill(0);
-        let hash = header.seal(bytes);
-        match Group::verify(self.buffer, size) {
-            Ok(group) => {
-                assert_eq!(group.hash, hash, "what is read back is what was written");
-                group
-            }
-            Err(error) => panic!("a group that nobody could read back: {error}"),
+        if let Err(error) = header.validate(bytes) {
+            panic!("records that nobody could read back: {error}");
         }
+        header
     }
 }
 
@@ -135,39 +159,6 @@ pub struct Group {
     hash: Checksum,
     /// Records up to this op are left out.
     done: Op,
-}
-
-/// The record of an op.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record<'a> {
-    /// The op.
-    pub op: Op,
-    /// What it is.
-    pub kind: RecordKind,
-    /// Parts of the body.
-    pub part_count: u32,
-    /// The parts, back to back.
-    pub body: &'a [u8],
-    /// Where a replay starts that begins after this op.
-    pub mark_after: Mark,
-}
-
-impl<'a> Record<'a> {
-    /// The parts, in the order in which the batch was given. `value_size` says the size of a tree's values, and `None`
-    /// if there is no such tree; the iterator ends after the first error.
-    pub fn parts(
-        &self,
-        mut value_size: impl FnMut(TreeId) -> Option<u32>,
-    ) -> impl Iterator<Item = Result<PartView<'a>, Corruption>> {
-        let mut is_over = false;
-        let parts = understory_format::Parts::new(self.body, self.part_count);
-        let checked = parts.map(move |part| {
-            let part = part?;
-            part.check(value_size(part.tree()))?;
-            Ok(part)
-        });
-        checked.take_while(move |part| !std::mem::replace(&mut is_over, part.is_err()))
-    }
 }
 
 impl Group {
@@ -192,10 +183,14 @@ impl Group {
         &self.header
     }
 
-    /// Its bytes.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
+    fn bytes(&self) -> &[u8] {
         self.buffer.get(..usize_of(self.header.size)).expect("the group lies in its buffer")
+    }
+
+    /// Bytes of the ring that it takes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.header.size.into()
     }
 
     /// Where it starts.
@@ -210,7 +205,7 @@ impl Group {
         Mark { position: self.header.end(), hash: self.hash }
     }
 
-    /// The first op that [`ops`](Self::ops) gives.
+    /// The first op that [`records`](Self::records) gives.
     #[must_use]
     pub fn first_op(&self) -> Op {
         self.header.op_first.max(self.done.next())
@@ -222,19 +217,17 @@ impl Group {
         Op::new(self.header.op_next().get() - 1)
     }
 
-    /// The records in the order of their ops. Of a group that was replayed, those that are not in tables yet.
-    pub fn ops(&self) -> impl Iterator<Item = Record<'_>> {
+    /// The records in the order of their ops, each with the place where a replay starts that begins after its op. Of a
+    /// group that was replayed, those that are not in tables yet.
+    ///
+    /// # Panics
+    /// Never: they were validated when the group was made.
+    pub fn records(&self) -> impl Iterator<Item = (RecordView<'_>, Mark)> {
         let (start, end, last) = (self.start(), self.end(), self.last_op());
         let records = self.header.records(self.bytes());
         records
-            .map(|record| record.expect("the group was verified when it was made"))
+            .map(|record| record.expect("the group was validated when it was made"))
             .filter(|record| record.op > self.done)
-            .map(move |record| Record {
-                op: record.op,
-                kind: record.kind,
-                part_count: record.part_count,
-                body: record.body,
-                mark_after: if record.op == last { end } else { start },
-            })
+            .map(move |record| (record, if record.op == last { end } else { start }))
     }
 }

@@ -47,6 +47,8 @@ struct State {
     synced: Durable,
     /// The last op that a group or the superblock witnesses, durably.
     witnessed: Op,
+    /// The newest durable checkpoint that a writer named.
+    checkpoint: Checksum,
     /// The ring is in use from here.
     tail: u64,
     poison: Option<JournalError>,
@@ -106,6 +108,7 @@ impl Journal {
             written: durable,
             synced: durable,
             witnessed: head.op,
+            checkpoint: Checksum::ZERO,
             tail,
             poison: None,
         };
@@ -127,7 +130,8 @@ impl Journal {
     /// it does not fit into [`room`](Self::room).
     pub fn write(&self, group: GroupBuilder, checkpoint: Checksum) -> Result<Group, JournalError> {
         let _turn = self.take_turn();
-        let header = self.next_header(checkpoint)?;
+        self.state.lock().checkpoint = checkpoint;
+        let header = self.next_header()?;
         assert_eq!(group.op_first(), header.op_first, "ops follow one another");
         let group = group.seal(header);
         self.append(group.header(), group.buffer())?;
@@ -161,17 +165,17 @@ impl Journal {
     }
 
     /// Makes all ops durable and writes that they are, unless the file says so already. To be called when idle, and at
-    /// close: damage to the last group is told from a torn one after it. `checkpoint` as in [`write`](Self::write).
+    /// close: damage to the last group is told from a torn one after it.
     ///
     /// # Errors
     /// As [`sync`](Self::sync).
     ///
     /// # Panics
     /// If somebody else writes, or there is no [`room`](Self::room) for a sector.
-    pub fn witness(&self, checkpoint: Checksum) -> Result<(), JournalError> {
+    pub fn witness(&self) -> Result<(), JournalError> {
         let _turn = self.take_turn();
         self.sync()?;
-        let header = self.next_header(checkpoint)?;
+        let header = self.next_header()?;
         if self.state.lock().witnessed == header.witness_op {
             return Ok(());
         }
@@ -229,14 +233,14 @@ impl Journal {
     }
 
     /// The header of a lone witness as the next group; a group with ops differs in size and ops.
-    fn next_header(&self, checkpoint: Checksum) -> Result<GroupHeader, JournalError> {
+    fn next_header(&self) -> Result<GroupHeader, JournalError> {
         let state = self.state.lock();
         state.check()?;
         Ok(GroupHeader {
             position: state.head.position,
             size: SECTOR_SIZE,
             parent: state.head.hash,
-            checkpoint,
+            checkpoint: state.checkpoint,
             incarnation: self.incarnation,
             op_first: state.written.op.next(),
             op_count: 0,
@@ -248,7 +252,7 @@ impl Journal {
     /// Writes a sealed group to its place, in two pieces if the ring ends inside it.
     fn append(&self, header: &GroupHeader, buffer: &Arc<Buffer>) -> Result<(), JournalError> {
         assert!(u64::from(header.size) <= self.room(), "the ring has room: its callers keep some");
-        let to_end = usize::try_from(self.ring.to_end(header.position)).unwrap_or(usize::MAX);
+        let to_end = usize::try_from(self.ring.size_to_end(header.position)).unwrap_or(usize::MAX);
         let (first, second) =
             (usize_of(header.size).min(to_end), usize_of(header.size).saturating_sub(to_end));
         let mut tickets = vec![self.submit(header.position, Arc::clone(buffer), first)];

@@ -34,7 +34,7 @@ mod scan;
 mod walk;
 
 pub use error::{Evidence, Fault, JournalError};
-pub use group::{Group, GroupBuilder, Mark, Record};
+pub use group::{Group, GroupBuilder, Mark};
 pub use journal::Journal;
 pub use make::format;
 pub use replay::Replay;

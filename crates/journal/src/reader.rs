@@ -110,7 +110,7 @@ impl Reader {
     /// Starts to read a piece that has `position`: from there on, or the last one before the ring's end.
     fn submit(&self, position: u64) -> Ahead {
         let size = u64_of(self.pieces.buffer_size());
-        let back = size.saturating_sub(self.ring.to_end(position));
+        let back = size.saturating_sub(self.ring.size_to_end(position));
         let start = position - back;
         let buffer = self.pieces.take().expect("one piece is current, one ahead");
         let ticket = self.machine.storage.read(self.ring.offset(start), buffer);
@@ -167,6 +167,6 @@ fn is_of_the_media(error: &IoError) -> bool {
     match error.source {
         IoCause::Os(number) => MEDIA.contains(&number),
         IoCause::Truncated | IoCause::Injected => true,
-        _ => false,
+        IoCause::NoSpace | IoCause::Crashed | IoCause::Abandoned | IoCause::ArenaFull { .. } | _ => false,
     }
 }

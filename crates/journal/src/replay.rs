@@ -74,7 +74,7 @@ impl Replay {
                         last: self.head.op,
                         last_good: self.walk.head(),
                         position: self.walk.position(),
-                        fault,
+                        fault: Box::new(fault),
                         evidence: Evidence::Superblock,
                     });
                 }

@@ -37,7 +37,7 @@ impl Ring {
     }
 
     /// Bytes from a position to the end of the ring's zone, more than 0.
-    pub(crate) const fn to_end(&self, position: u64) -> u64 {
+    pub(crate) const fn size_to_end(&self, position: u64) -> u64 {
         self.size - position % self.size
     }
 

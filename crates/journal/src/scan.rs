@@ -166,5 +166,6 @@ fn judge(walk: &Walk, start: &Start, fault: Fault, found: Found) -> Result<Head,
         return Ok(head);
     }
     let position = walk.position();
+    let fault = Box::new(fault);
     Err(JournalError::Damaged { first, last, last_good: head, position, fault, evidence })
 }

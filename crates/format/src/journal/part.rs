@@ -149,6 +149,12 @@ impl<'a> PartView<'a> {
         !self.tombstones.is_empty()
     }
 
+    /// The bitmap of tombstones: bit `i % 8` of byte `i / 8` for effect `i`. `None` if there are none.
+    #[must_use]
+    pub fn tombstones(&self) -> Option<&'a [u8]> {
+        self.has_tombstones().then_some(self.tombstones)
+    }
+
     /// Whether effect `index`, from 0, is a tombstone; false if there is no such effect.
     #[must_use]
     #[inline]
