@@ -129,6 +129,10 @@ pub struct LocalState {
     pub size_limit: u64,
     /// The beat since which this file differs from its peers by a local repair; `None` if it does not.
     pub diverged_since: Option<Beat>,
+    /// The last op that the newest salvage of the journal kept; 0 if there was none, or if it kept none.
+    pub salvaged_op: Op,
+    /// How often the journal was cut by a salvage.
+    pub salvage_count: u64,
 }
 
 impl CheckpointState {

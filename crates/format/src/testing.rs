@@ -170,6 +170,8 @@ pub(crate) fn superblock() -> Superblock {
         quarantine: Some(twin_ref(110)),
         size_limit: 1 << 30,
         diverged_since: Some(Beat::new(36)),
+        salvaged_op: Op::new(700),
+        salvage_count: 2,
     };
     Superblock { checkpoint, local }
 }

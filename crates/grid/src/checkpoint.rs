@@ -14,6 +14,8 @@
 //! # Not here
 //! When a checkpoint is due, and what its beat and ops are: the forest.
 
+use std::fmt;
+
 use understory_format::{
     Beat, BlockAddress, CheckpointState, Checksum, FreeSetRoot, LocalState, ManifestRoot, Op, Placement,
     Superblock, TwinRef, trailer, u32_of, u64_of, usize_of,
@@ -40,13 +42,39 @@ pub struct CheckpointUpdate {
     pub manifest: ManifestRoot,
 }
 
-/// The free set as it goes into the file.
+/// What changes the local part of the superblock.
+type LocalChange = Box<dyn FnOnce(&mut LocalState) + Send>;
+
+/// A checkpoint that was begun: what it says is settled, nothing of it is written. For
+/// [`Grid::finish_checkpoint`], on any thread. To drop it instead is only for a grid that is not used any more.
+#[must_use = "a checkpoint is durable only when it is finished"]
+pub struct PendingCheckpoint {
+    staged: Staged,
+    change: LocalChange,
+}
+
+impl PendingCheckpoint {
+    /// Number of the checkpoint.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.staged.next.number
+    }
+}
+
+impl fmt::Debug for PendingCheckpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingCheckpoint").field("next", &self.staged.next).finish_non_exhaustive()
+    }
+}
+
+/// A checkpoint whose free set is encoded, and whose trailers have addresses.
 #[derive(Debug)]
-struct Staged {
+pub(crate) struct Staged {
+    /// All but the free set's root.
+    next: CheckpointState,
     encoded: Vec<u8>,
     /// First copy and twin of each trailer block, in turn.
     addresses: Vec<BlockAddress>,
-    highest: u64,
 }
 
 impl Grid {
@@ -54,11 +82,10 @@ impl Grid {
     /// then.
     ///
     /// # Errors
-    /// [`GridError::OutOfSpace`] if there is no room for the free set: then nothing has changed, nor if
-    /// the file cannot be extended. Any other error poisons the grid.
+    /// As [`Grid::begin_checkpoint`] and [`Grid::finish_checkpoint`].
     ///
     /// # Panics
-    /// If there is a live reservation, or `op_flushed` is beyond `op_checkpoint`.
+    /// As [`Grid::begin_checkpoint`].
     pub fn checkpoint(&self, update: &CheckpointUpdate) -> Result<Checksum, GridError> {
         self.checkpoint_with(update, |_| ())
     }
@@ -75,9 +102,81 @@ impl Grid {
         update: &CheckpointUpdate,
         change: impl FnOnce(&mut LocalState),
     ) -> Result<Checksum, GridError> {
+        let staged = self.stage_update(update)?;
+        self.finish(staged, change)
+    }
+
+    /// Settles what a checkpoint says: all blocks that were written, acquired and released until now, and `update`.
+    /// Writes nothing; the file may grow by the blocks that hold the free set. `change` is made to the local part of
+    /// the superblock when that is written, in the same copies.
+    ///
+    /// From here on blocks may again be reserved, written and released, beside [`Grid::finish_checkpoint`]; none
+    /// becomes free until that has returned ([`Grid::free_due`]).
+    ///
+    /// # Errors
+    /// [`GridError::OutOfSpace`] if there is no room for the free set, [`GridError::Io`] if the file cannot be
+    /// extended: then nothing has changed. [`GridError::Poisoned`], [`GridError::ReadOnly`].
+    ///
+    /// # Panics
+    /// If there is a live reservation, a checkpoint that was begun and not finished, or `op_flushed` is beyond
+    /// `op_checkpoint`.
+    pub fn begin_checkpoint(
+        &self,
+        update: &CheckpointUpdate,
+        change: impl FnOnce(&mut LocalState) + Send + 'static,
+    ) -> Result<PendingCheckpoint, GridError> {
+        let staged = self.stage_update(update)?;
+        Ok(PendingCheckpoint { staged, change: Box::new(change) })
+    }
+
+    /// Makes a checkpoint that was begun durable; gives its id. All that does I/O is here: trailers, sync, superblock.
+    /// For any thread, beside all other calls.
+    ///
+    /// # Errors
+    /// [`GridError::Io`] if a write or sync fails, here or in another thread, [`GridError::Poisoned`] if one had failed
+    /// before: the grid is poisoned, as memory is ahead of the file.
+    ///
+    /// # Panics
+    /// If the checkpoint was begun by another grid.
+    pub fn finish_checkpoint(&self, pending: PendingCheckpoint) -> Result<Checksum, GridError> {
+        let PendingCheckpoint { staged, change } = pending;
+        self.finish(staged, change)
+    }
+
+    /// Number of the newest checkpoint that was begun, durable or not. A block that is released now is settled as
+    /// released by the checkpoint with the next number.
+    #[must_use]
+    pub fn staged_number(&self) -> u64 {
+        self.staging.lock().number
+    }
+
+    /// Number of the newest checkpoint after which [`Grid::free_due`] was called; at open, of the one before the
+    /// newest.
+    ///
+    /// A block that is released while [`Grid::staged_number`] is `n` is not handed out again, and its bytes stay,
+    /// before this is `n + 2`: its release is *fresh* until checkpoint `n + 1` encodes it, then *older* until checkpoint
+    /// `n + 2` does, then *due*, and [`Grid::free_due`] frees what is due
+    /// (`a_released_block_stays_until_the_second_checkpoint`).
+    #[must_use]
+    pub fn freed_number(&self) -> u64 {
+        self.staging.lock().freed
+    }
+
+    /// Writes a superblock with the newest durable checkpoint and a changed local part.
+    ///
+    /// # Errors
+    /// [`GridError::Io`], [`GridError::Poisoned`], [`GridError::ReadOnly`].
+    pub fn update_local(&self, change: impl FnOnce(&mut LocalState)) -> Result<(), GridError> {
+        self.check_writable()?;
+        let _turn = self.superblock_turn.take();
+        let sequence = self.root.lock().sequence_seen + 1;
+        self.install(self.checkpoint_state(), sequence, change)
+    }
+
+    fn stage_update(&self, update: &CheckpointUpdate) -> Result<Staged, GridError> {
         assert!(update.op_flushed <= update.op_checkpoint, "a checkpoint counts what it says is flushed");
         let before = self.checkpoint_state();
-        let next = CheckpointState {
+        self.stage(CheckpointState {
             number: before.number + 1,
             parent: before.id(),
             beat: update.beat,
@@ -87,46 +186,18 @@ impl Grid {
             rolling_hash: update.rolling_hash,
             manifest: update.manifest,
             ..before
-        };
-        self.make_durable(next, change)
-    }
-
-    /// Writes a superblock with the newest checkpoint and a changed local part.
-    ///
-    /// # Errors
-    /// [`GridError::Io`], [`GridError::Poisoned`], [`GridError::ReadOnly`].
-    pub fn update_local(&self, change: impl FnOnce(&mut LocalState)) -> Result<(), GridError> {
-        self.check_writable()?;
-        let _turn = self.superblock_turn.take();
-        let checkpoint = self.checkpoint_state();
-        let sequence = self.root.lock().sequence_seen + 1;
-        self.install(checkpoint, sequence, change)
-    }
-
-    /// Writes `next`, completed by free set and highest address, as the new root.
-    pub(crate) fn make_durable(
-        &self,
-        next: CheckpointState,
-        change: impl FnOnce(&mut LocalState),
-    ) -> Result<Checksum, GridError> {
-        self.check_writable()?;
-        let _turn = self.superblock_turn.take();
-        let staged = self.stage()?;
-        let written = self.write_staged(next, &staged, change);
-        written.map_err(|error| if self.is_poisoned() { error } else { self.poisoned_by(error) })
+        })
     }
 
     /// Encodes the free set and takes the addresses for it; all of it or nothing.
-    fn stage(&self) -> Result<Staged, GridError> {
-        let old = self.root.lock().trailers.clone();
-        let mut encoded = Vec::new();
-        {
-            let mut free_set = self.free_set.lock();
-            for &address in &old {
-                free_set.release(address);
-            }
-            free_set.encode(&mut encoded);
-        }
+    pub(crate) fn stage(&self, next: CheckpointState) -> Result<Staged, GridError> {
+        self.check_writable()?;
+        let old = {
+            let staging = self.staging.lock();
+            assert!(!staging.pending, "a checkpoint is begun when the one before is durable");
+            staging.trailers.clone()
+        };
+        let encoded = self.encode_without(&old);
         let count = trailer::chunk_count(self.geometry.block_size, u64_of(encoded.len()));
         let reserved = self.reserve(2 * count);
         let mut free_set = self.free_set.lock();
@@ -137,45 +208,68 @@ impl Grid {
                 return Err(error);
             }
         };
-        let addresses = (0..2 * count).map(|_| free_set.acquire(&mut reservation)).collect();
+        let addresses: Vec<_> = (0..2 * count).map(|_| free_set.acquire(&mut reservation)).collect();
         free_set.forfeit(reservation);
         free_set.rotate();
-        let highest = free_set.highest();
-        Ok(Staged { encoded, addresses, highest })
+        let next = CheckpointState { block_count_max: free_set.highest(), ..next };
+        drop(free_set);
+        let mut staging = self.staging.lock();
+        staging.number = next.number;
+        staging.pending = true;
+        staging.trailers.clone_from(&addresses);
+        Ok(Staged { next, encoded, addresses })
     }
 
-    fn write_staged(
+    /// The free set after the release of the trailers of the checkpoint before.
+    fn encode_without(&self, trailers: &[BlockAddress]) -> Vec<u8> {
+        let mut encoded = Vec::new();
+        let mut free_set = self.free_set.lock();
+        for &address in trailers {
+            free_set.release(address);
+        }
+        free_set.encode(&mut encoded);
+        encoded
+    }
+
+    /// Writes what was staged; a failure poisons.
+    pub(crate) fn finish(
         &self,
-        next: CheckpointState,
-        staged: &Staged,
+        staged: Staged,
         change: impl FnOnce(&mut LocalState),
     ) -> Result<Checksum, GridError> {
-        let last = self.write_trailers(staged, next.beat)?;
-        self.sync()?;
-        let checkpoint = CheckpointState {
-            free_set: FreeSetRoot {
-                last: Some(last),
-                size: u64_of(staged.encoded.len()),
-                checksum: Checksum::of(&staged.encoded),
-                block_count: u32_of(staged.addresses.len() / 2),
-            },
-            block_count_max: staged.highest,
-            ..next
-        };
-        let sequence = self.root.lock().sequence_seen + 1;
-        self.install(checkpoint, sequence, change)?;
-        self.root.lock().trailers.clone_from(&staged.addresses);
+        let number = staged.next.number;
+        assert_eq!(self.staged_number(), number, "a checkpoint is finished by the grid that began it");
+        let checkpoint = self.write_staged(&staged)?;
+        {
+            let _turn = self.superblock_turn.take();
+            let sequence = self.root.lock().sequence_seen + 1;
+            self.install(checkpoint, sequence, change)?;
+        }
+        self.staging.lock().pending = false;
         Ok(checkpoint.id())
     }
 
-    fn write_trailers(&self, staged: &Staged, beat: Beat) -> Result<TwinRef, GridError> {
+    /// Writes the free set, and makes it durable together with all blocks that were written before.
+    fn write_staged(&self, staged: &Staged) -> Result<CheckpointState, GridError> {
+        let last = self.write_trailers(staged)?;
+        self.sync()?;
+        let free_set = FreeSetRoot {
+            last: Some(last),
+            size: u64_of(staged.encoded.len()),
+            checksum: Checksum::of(&staged.encoded),
+            block_count: u32_of(staged.addresses.len() / 2),
+        };
+        Ok(CheckpointState { free_set, ..staged.next })
+    }
+
+    fn write_trailers(&self, staged: &Staged) -> Result<TwinRef, GridError> {
         let pieces = staged.encoded.chunks(usize_of(trailer::capacity(self.geometry.block_size)));
         let count = u32_of(pieces.len());
         let mut previous = None;
         for ((index, bytes), pair) in (0..).zip(pieces).zip(staged.addresses.chunks_exact(2)) {
             let &[address, twin] = pair else { unreachable!("pairs have two") };
             let mut buffer = self.buffer()?;
-            let placement = Placement { address, twin: Some(twin), tree: None, beat };
+            let placement = Placement { address, twin: Some(twin), tree: None, beat: staged.next.beat };
             let chunk = trailer::Chunk { previous, index, count, total_size: u64_of(staged.encoded.len()) };
             let checksum = trailer::encode(&mut buffer, &placement, &chunk, bytes);
             previous = Some(TwinRef { address, twin, checksum });
@@ -191,9 +285,7 @@ impl Grid {
         sequence: u64,
         change: impl FnOnce(&mut LocalState),
     ) -> Result<(), GridError> {
-        if self.is_poisoned() {
-            return Err(GridError::Poisoned);
-        }
+        self.check_writable()?;
         let (mut local, parent, seen, order) = {
             let root = self.root.lock();
             (root.superblock.local, root.checksum, root.sequence_seen, root.write_order)
@@ -202,11 +294,10 @@ impl Grid {
         change(&mut local);
         let superblock = Superblock { checkpoint, local: LocalState { sequence, parent, ..local } };
         let written = superblock::write(&*self.machine.storage, &self.sectors, &superblock, order);
-        let checksum = written.map_err(|error| self.poisoned_by(error.into()))?;
+        let checksum = written.map_err(|error| self.poisoned_by(error))?;
         self.counts.superblocks_written.one();
-        let mut root = self.root.lock();
-        let trailers = std::mem::take(&mut root.trailers);
-        *root = Root { superblock, checksum, sequence_seen: sequence, write_order: [0, 1, 2, 3], trailers };
+        *self.root.lock() =
+            Root { superblock, checksum, sequence_seen: sequence, write_order: [0, 1, 2, 3] };
         Ok(())
     }
 }

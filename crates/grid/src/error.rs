@@ -3,7 +3,7 @@
 //! # Not here
 //! What is wrong with which bytes: [`Corruption`], of `format`. What the machine refused: [`IoError`], of `io`.
 
-use understory_format::{Corruption, GeometryError};
+use understory_format::{BlockAddress, Corruption, GeometryError};
 use understory_io::IoError;
 
 use crate::quorum::CopyState;
@@ -18,6 +18,14 @@ pub enum GridError {
     /// The machine failed. After a failed write or sync the grid is poisoned.
     #[error(transparent)]
     Io(#[from] IoError),
+    /// A block could not be read. Of a metadata block, neither copy: this is the first.
+    #[error("{address} cannot be read: {source}")]
+    Unreadable {
+        /// The block.
+        address: BlockAddress,
+        /// What the storage says.
+        source: IoError,
+    },
     /// There is no room for what was asked, because of the size limit or because the disk is full. Nothing has
     /// changed.
     #[error("no room for {needed} blocks: {free} are free below the limit")]
@@ -64,16 +72,27 @@ pub enum GridError {
         /// The most that fit.
         most: usize,
     },
-    /// A data file is made only in an empty file.
+    /// A data file without a journal is made only in an empty file.
     #[error("the file is not empty: it has {size} bytes")]
     NotEmpty {
         /// Bytes of the file.
         size: u64,
     },
+    /// A data file with a journal is made in a file that holds the journal's ring and nothing behind it.
+    #[error("the file has {size} bytes, and must end at {needed}, where the ring of its journal does")]
+    NoRing {
+        /// Bytes of the file.
+        size: u64,
+        /// Bytes that it must have.
+        needed: u64,
+    },
     /// A write or a sync failed before: what is durable is not known, so that nothing is written any more. Reads
     /// go on; to write again, open the file again.
-    #[error("a write failed before, nothing is written any more")]
-    Poisoned,
+    #[error("a write failed before, nothing is written any more: {cause}")]
+    Poisoned {
+        /// The first failure.
+        cause: IoError,
+    },
     /// The grid was opened read-only.
     #[error("opened read-only")]
     ReadOnly,

@@ -14,7 +14,7 @@ use understory_format::{
     BlockAddress, CheckpointState, Checksum, Corruption, Expected, Geometry, LocalState, Place, Superblock,
     TreeDescription, u64_of,
 };
-use understory_io::{Arena, Machine, Pool};
+use understory_io::{Arena, IoError, Machine, Pool};
 
 use crate::block::{Block, Page};
 use crate::cache::Cache;
@@ -71,7 +71,18 @@ pub(crate) struct Root {
     pub(crate) sequence_seen: u64,
     /// The order in which the next update writes the copies.
     pub(crate) write_order: [usize; 4],
-    /// The blocks that hold the encoded free set of this checkpoint, twins included.
+}
+
+/// How far checkpoints have come in memory: the durable root may be one behind.
+#[derive(Debug, Default)]
+pub(crate) struct Staging {
+    /// The newest checkpoint that was begun.
+    pub(crate) number: u64,
+    /// Whether it is not durable yet.
+    pub(crate) pending: bool,
+    /// The newest checkpoint after which blocks became free.
+    pub(crate) freed: u64,
+    /// The blocks that hold the encoded free set of the newest checkpoint that was begun, twins included.
     pub(crate) trailers: Vec<BlockAddress>,
 }
 
@@ -98,9 +109,10 @@ pub struct Grid {
     /// Who writes a superblock.
     pub(crate) superblock_turn: Turn,
     pub(crate) root: Mutex<Root>,
+    pub(crate) staging: Mutex<Staging>,
     pub(crate) counts: Counts,
     damaged: Mutex<Vec<BlockAddress>>,
-    poison: OnceLock<GridError>,
+    poison: OnceLock<IoError>,
 }
 
 /// What `open` hands over.
@@ -140,6 +152,7 @@ impl Grid {
             pages: parts.pages,
             sectors: parts.sectors,
             root: Mutex::new(parts.root),
+            staging: Mutex::new(Staging::default()),
         }
     }
 
@@ -182,7 +195,7 @@ impl Grid {
     /// Blocks of the grid's own: catalogue and trailers, twins included.
     #[must_use]
     pub fn own_block_count(&self) -> u64 {
-        2 + u64_of(self.root.lock().trailers.len())
+        2 + u64_of(self.staging.lock().trailers.len())
     }
 
     /// What was counted since the grid was opened.
@@ -203,10 +216,17 @@ impl Grid {
         self.damaged.lock().clone()
     }
 
-    /// Why nothing is written any more, if so.
+    /// The first failure of a write or sync, if there was one: nothing is written any more.
     #[must_use]
-    pub fn poison(&self) -> Option<GridError> {
-        self.poison.get().cloned()
+    pub fn poison(&self) -> Option<IoError> {
+        self.poison.get().copied()
+    }
+
+    /// Nothing is written from now on, because of a failure elsewhere on the same file. The first failure counts.
+    pub fn poison_by(&self, cause: IoError) {
+        if self.poison.set(cause).is_ok() {
+            log::error!("nothing is written to the data file any more: {cause}");
+        }
     }
 
     /// Remembers a damaged copy; false if it was known.
@@ -220,23 +240,19 @@ impl Grid {
     }
 
     /// Nothing is written from now on. Gives the error back.
-    pub(crate) fn poisoned_by(&self, error: GridError) -> GridError {
-        if self.poison.set(error.clone()).is_ok() {
-            log::error!("nothing is written to the data file any more: {error}");
-        }
-        error
+    pub(crate) fn poisoned_by(&self, error: IoError) -> GridError {
+        self.poison_by(error);
+        error.into()
     }
 
-    pub(crate) fn is_poisoned(&self) -> bool {
-        self.poison.get().is_some()
+    /// Whether nothing has failed.
+    pub(crate) fn check_poison(&self) -> Result<(), GridError> {
+        self.poison.get().map_or(Ok(()), |&cause| Err(GridError::Poisoned { cause }))
     }
 
     /// Whether anything may be written.
     pub(crate) fn check_writable(&self) -> Result<(), GridError> {
-        if self.read_only {
-            return Err(GridError::ReadOnly);
-        }
-        if self.is_poisoned() { Err(GridError::Poisoned) } else { Ok(()) }
+        if self.read_only { Err(GridError::ReadOnly) } else { self.check_poison() }
     }
 
     pub(crate) fn block_size(&self) -> u64 {

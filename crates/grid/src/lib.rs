@@ -41,7 +41,7 @@ mod write;
 mod writes;
 
 pub use block::{Block, Page};
-pub use checkpoint::CheckpointUpdate;
+pub use checkpoint::{CheckpointUpdate, PendingCheckpoint};
 pub use error::GridError;
 pub use free_set::{FreeSet, Reservation, Space};
 pub use grid::{Grid, GridOptions};

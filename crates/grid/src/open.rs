@@ -19,7 +19,7 @@ use understory_io::{Arena, Machine};
 
 use crate::error::GridError;
 use crate::free_set::{FreeSet, LIMIT_MAX};
-use crate::grid::{Grid, GridOptions, Parts, Root};
+use crate::grid::{Grid, GridOptions, Parts, Root, Staging};
 use crate::space::{block_limit, file_size};
 use crate::superblock::{self, Found, SECTOR_BUFFERS};
 
@@ -40,17 +40,15 @@ pub struct FormatState<'a> {
 }
 
 impl Grid {
-    /// Makes a data file in an empty file: catalogue, free set, superblock. Durable when this returns.
+    /// Makes a data file in an empty file, or with a journal in one that ends where the journal's ring does: catalogue,
+    /// free set, superblock. Durable when this returns, together with the ring.
     ///
     /// # Errors
-    /// [`GridError::NotEmpty`], [`GridError::Geometry`], [`GridError::TooManyTrees`], [`GridError::OutOfSpace`],
+    /// [`GridError::NotEmpty`], [`GridError::NoRing`], [`GridError::Geometry`], [`GridError::TooManyTrees`], [`GridError::OutOfSpace`],
     /// [`GridError::Io`].
     pub fn format(machine: &Machine, state: &FormatState<'_>) -> Result<(), GridError> {
         state.geometry.validate()?;
-        let size = machine.storage.size();
-        if size != 0 {
-            return Err(GridError::NotEmpty { size });
-        }
+        check_empty(&state.geometry, machine.storage.size())?;
         let most = usize_of(catalogue::capacity(state.geometry.block_size));
         if state.trees.len() > most {
             return Err(GridError::TooManyTrees { found: state.trees.len(), most });
@@ -61,8 +59,8 @@ impl Grid {
         let grid = Self::with_pools(machine.clone(), &arena, options, blank(state), state.geometry)?;
         *grid.free_set.lock() = FreeSet::new(block_limit(&state.geometry, size_limit(state)));
         let catalogue = grid.write_catalogue(state.trees)?;
-        let checkpoint = CheckpointState { catalogue, ..grid.checkpoint_state() };
-        let _ = grid.make_durable(checkpoint, |_| ())?;
+        let staged = grid.stage(CheckpointState { catalogue, ..grid.checkpoint_state() })?;
+        let _ = grid.finish(staged, |_| ())?;
         Ok(())
     }
 
@@ -85,7 +83,7 @@ impl Grid {
     pub fn open(machine: Machine, arena: &Arena, options: GridOptions) -> Result<Self, GridError> {
         let grid = Self::load(machine, arena, options)?;
         if !options.read_only {
-            grid.begin()?;
+            grid.begin(|_| ())?;
         }
         Ok(grid)
     }
@@ -115,15 +113,19 @@ impl Grid {
     }
 
     /// Goes on from the state that was loaded: writes a superblock of the next incarnation, which repairs bad
-    /// copies. After that no other state than this one can be found.
+    /// copies. After that no other state than this one can be found. `change` is made to its local part, which has
+    /// the new incarnation by then.
     ///
     /// # Errors
     /// [`GridError::Io`], [`GridError::Poisoned`], [`GridError::ReadOnly`].
-    pub fn begin(&self) -> Result<(), GridError> {
+    pub fn begin(&self, change: impl FnOnce(&mut LocalState)) -> Result<(), GridError> {
         self.check_writable()?;
         let _turn = self.superblock_turn.take();
         let sequence = self.root.lock().sequence_seen + 2;
-        self.install(self.checkpoint_state(), sequence, |local| local.incarnation += 1)
+        self.install(self.checkpoint_state(), sequence, |local| {
+            local.incarnation += 1;
+            change(local);
+        })
     }
 
     /// Whether a writer has gone on so far that it may have reused blocks of the state that was loaded: two
@@ -211,7 +213,12 @@ impl Grid {
         free_set.verify();
         check_own(&free_set, checkpoint.catalogue)?;
         *self.free_set.lock() = free_set;
-        self.root.lock().trailers = trailers;
+        *self.staging.lock() = Staging {
+            number: checkpoint.number,
+            pending: false,
+            freed: checkpoint.number.saturating_sub(1),
+            trailers,
+        };
         Ok(())
     }
 
@@ -275,6 +282,16 @@ fn decode_catalogue(block: &[u8], fingerprint: Checksum) -> Result<Vec<TreeDescr
     Ok(view.trees().collect())
 }
 
+/// Nothing is in the file but, with a journal, its ring.
+fn check_empty(geometry: &Geometry, size: u64) -> Result<(), GridError> {
+    let needed = geometry.grid_offset();
+    match geometry.has_journal() {
+        true if size != needed => Err(GridError::NoRing { size, needed }),
+        false if size != 0 => Err(GridError::NotEmpty { size }),
+        _ => Ok(()),
+    }
+}
+
 /// The limit as the superblock has it: 0 is none, so that a limit of nothing is the least there is.
 fn size_limit(state: &FormatState<'_>) -> u64 {
     state.size_limit.map_or(0, |limit| limit.max(1))
@@ -286,7 +303,6 @@ fn root_of(found: &Found) -> Root {
         checksum: found.checksum,
         sequence_seen: found.choice.sequence_seen.max(found.superblock.local.sequence),
         write_order: found.choice.write_order,
-        trailers: Vec::new(),
     }
 }
 
@@ -314,7 +330,6 @@ fn blank(state: &FormatState<'_>) -> Root {
         checksum: Checksum::ZERO,
         sequence_seen: 0,
         write_order: [0, 1, 2, 3],
-        trailers: Vec::new(),
     }
 }
 

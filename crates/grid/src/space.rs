@@ -161,8 +161,11 @@ impl Grid {
     /// close of the first half-bar after a checkpoint.
     ///
     /// # Panics
-    /// If there is a live reservation.
+    /// If there is a live reservation, or a checkpoint that was begun and is not durable.
     pub fn free_due(&self) -> u64 {
+        let mut staging = self.staging.lock();
+        assert!(!staging.pending, "blocks become free when the newest checkpoint is durable");
+        staging.freed = staging.number;
         self.free_set.lock().free_due()
     }
 

@@ -124,9 +124,7 @@ impl Grid {
     /// bound is exceeded by one request for each thread beyond the first.
     fn wait_for_room(&self, size: usize) -> Result<(), GridError> {
         loop {
-            if self.is_poisoned() {
-                return Err(GridError::Poisoned);
-            }
+            self.check_poison()?;
             match self.writes.before_submit(size) {
                 None => return Ok(()),
                 Some(oldest) => {
@@ -152,7 +150,7 @@ impl Grid {
         let InFlight { ticket, sent } = request;
         let result = ticket.wait().result;
         // Poisoned before it is told: who sees the request gone also sees why.
-        let result = result.map_err(|error| self.poisoned_by(error.into()));
+        let result = result.map_err(|error| self.poisoned_by(error));
         self.writes.ended(&sent, result.is_ok());
         self.machine.park.wake(self.writes.park_key);
         result
@@ -217,6 +215,6 @@ impl Grid {
     /// As [`Grid::write`].
     pub fn sync(&self) -> Result<(), GridError> {
         self.flush()?;
-        self.machine.storage.sync().wait().result.map_err(|error| self.poisoned_by(error.into()))
+        self.machine.storage.sync().wait().result.map_err(|error| self.poisoned_by(error))
     }
 }

@@ -24,6 +24,9 @@ fn what_is_encoded_is_decoded() {
     check(full);
     let mut fresh = full;
     fresh.local = LocalState { sequence: 1, ..LocalState::default() };
+    check(fresh);
+    // A salvage that found nothing good.
+    fresh.local.salvage_count = 1;
     fresh.checkpoint.manifest = ManifestRoot::default();
     fresh.checkpoint.free_set = FreeSetRoot::default();
     check(fresh);
@@ -120,7 +123,11 @@ fn errors_say_what_is_wrong() {
     check(1024 + 504, 0, "free_set_block_count is 0, expected 0 exactly if size and last are none");
     check(1024 + 600, 5, "reserved is 5, expected zero");
     check(2048 + 48, 0, "sequence is 0, expected at least 1");
+    check(2048 + 64, 1, "journal_position is 8193, expected whole sectors");
     check(2048 + 162, 64, "scrub_level is 64, expected at most 63");
+    check(2048 + 163, 1, "reserved_scrub is 1, expected zero");
+    check(2048 + 176, 0, "salvaged_op is 700, expected at most 0");
+    check(2048 + 184, 7, "reserved is 7, expected zero");
 }
 
 #[test]
@@ -139,6 +146,10 @@ fn counters_that_no_history_reaches_are_refused() {
     check(1024 + 336, "charge_total");
     check(2048 + 48, "sequence");
     check(2048 + 56, "incarnation");
+    check(2048 + 64, "journal_position");
+    check(2048 + 72, "head_op");
+    check(2048 + 168, "salvaged_op");
+    check(2048 + 176, "salvage_count");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use zerocopy::little_endian::{U16, U32, U64, U128};
 
 use super::{COUNTER_MAX, CheckpointState, FreeSetRoot, LocalState, ManifestRoot, ScrubCursor};
 use crate::error::{Corruption, Expected, at_least, at_most, rule, zero};
-use crate::geometry::GeometryWire;
+use crate::geometry::{GeometryWire, SECTOR_SIZE};
 use crate::key::KeyBytes;
 use crate::layout::layout;
 use crate::refs::TwinRefWire;
@@ -88,7 +88,13 @@ layout! {
         /// The level the scrubber is at, below 64.
         162: scrub_level: u8,
         /// Zero.
-        163: reserved: [u8; 349],
+        163: reserved_scrub: [u8; 5],
+        /// The last op that the newest salvage of the journal kept; 0 if there was none, or if it kept none.
+        168: salvaged_op: U64,
+        /// How often the journal was cut by a salvage.
+        176: salvage_count: U64,
+        /// Zero.
+        184: reserved: [u8; 328],
     }
 }
 
@@ -225,7 +231,10 @@ impl LocalStateWire {
             scrub_key: *state.scrub.map_or(KeyBytes::ZERO, |scrub| scrub.key).get(),
             scrub_tree_id: state.scrub.map_or(0, |scrub| scrub.tree.get()).into(),
             scrub_level: state.scrub.map_or(0, |scrub| scrub.level.get()),
-            reserved: [0; 349],
+            reserved_scrub: [0; 5],
+            salvaged_op: state.salvaged_op.get().into(),
+            salvage_count: state.salvage_count.into(),
+            reserved: [0; 328],
         }
     }
 
@@ -238,6 +247,13 @@ impl LocalStateWire {
         at_least("sequence", 1_u8, self.sequence.get())?;
         at_most("sequence", COUNTER_MAX, self.sequence.get())?;
         at_most("incarnation", COUNTER_MAX, self.incarnation.get())?;
+        let position = self.journal_position.get();
+        at_most("journal_position", COUNTER_MAX, position)?;
+        rule("journal_position", "whole sectors", position.is_multiple_of(SECTOR_SIZE.into()), position)?;
+        at_most("head_op", COUNTER_MAX, self.head_op.get())?;
+        at_most("salvage_count", COUNTER_MAX, self.salvage_count.get())?;
+        let (salvages, salvaged_op) = (self.salvage_count.get(), self.salvaged_op.get());
+        at_most("salvaged_op", if salvages == 0 { 0 } else { COUNTER_MAX }, salvaged_op)?;
         let diverged_since = match self.diverged_since.get() {
             0 => None,
             beat => Some(Beat::new(beat)),
@@ -254,6 +270,8 @@ impl LocalStateWire {
             quarantine: self.quarantine.decode()?,
             size_limit: self.size_limit.get(),
             diverged_since,
+            salvaged_op: Op::new(salvaged_op),
+            salvage_count: salvages,
         })
     }
 

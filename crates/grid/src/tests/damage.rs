@@ -136,14 +136,18 @@ fn a_failed_write_poisons() {
     let root = (grid.checkpoint_state(), grid.local_state());
     storage.inject(storage.operations(), IoCause::Os(5));
     let missing = write_one(&grid, b"missing").unwrap();
-    let error = grid.flush().unwrap_err();
-    assert!(matches!(error, GridError::Io(_)), "{error}");
-    assert_eq!(grid.poison(), Some(error));
-    assert_eq!(grid.flush(), Err(GridError::Poisoned));
-    assert_eq!(grid.sync(), Err(GridError::Poisoned));
-    assert_eq!(grid.reserve(1).unwrap_err(), GridError::Poisoned);
-    assert_eq!(grid.checkpoint(&update(1)).unwrap_err(), GridError::Poisoned);
-    assert_eq!(grid.update_local(|_| ()), Err(GridError::Poisoned));
+    let GridError::Io(cause) = grid.flush().unwrap_err() else { panic!("a failed write") };
+    assert_eq!(grid.poison(), Some(cause));
+    let poisoned = GridError::Poisoned { cause };
+    assert_eq!(grid.flush().unwrap_err(), poisoned);
+    assert_eq!(grid.sync().unwrap_err(), poisoned);
+    assert_eq!(grid.reserve(1).unwrap_err(), poisoned);
+    assert_eq!(grid.back(1).unwrap_err(), poisoned);
+    assert_eq!(grid.checkpoint(&update(1)).unwrap_err(), poisoned);
+    assert_eq!(grid.begin_checkpoint(&update(1), |_| ()).unwrap_err(), poisoned);
+    assert_eq!(grid.update_local(|_| ()).unwrap_err(), poisoned);
+    assert_eq!(grid.begin(|_| ()).unwrap_err(), poisoned);
+    assert_eq!(grid.trim(0).unwrap_err(), poisoned);
     assert_eq!((grid.checkpoint_state(), grid.local_state()), root);
     // Reads go on, also of what may not have reached the disk.
     empty_caches(&grid);
@@ -161,11 +165,12 @@ fn a_failed_sync_poisons() {
         // A checkpoint: a trailer and its twin, sync, two copies, sync, two copies, sync.
         storage.inject(storage.operations() + if superblock { 5 } else { 2 }, IoCause::Os(5));
         let error = grid.checkpoint(&update(1)).unwrap_err();
-        let GridError::Io(error) = error else { panic!("{error}") };
-        assert_eq!(error.operation, understory_io::Operation::Sync);
+        let GridError::Io(cause) = error else { panic!("{error}") };
+        assert_eq!(cause.operation, understory_io::Operation::Sync);
         let writes = storage.counters().writes;
-        assert_eq!(grid.checkpoint(&update(1)).unwrap_err(), GridError::Poisoned);
-        assert_eq!(write_one(&grid, b"x").unwrap_err(), GridError::Poisoned);
+        let poisoned = GridError::Poisoned { cause };
+        assert_eq!(grid.checkpoint(&update(1)).unwrap_err(), poisoned);
+        assert_eq!(write_one(&grid, b"x").unwrap_err(), poisoned);
         assert_eq!((storage.counters().writes, grid.local_state()), (writes, before));
     }
 }
