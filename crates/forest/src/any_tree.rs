@@ -14,8 +14,8 @@ use understory_format::{
 };
 use understory_grid::Grid;
 use understory_io::Pool;
-use understory_table::{LayoutError, Memtable, Scratch, TableLayout};
-use understory_tree::{LevelStats, Tree, VALUES_PER_BAR_MAX, values_per_bar};
+use understory_table::{Full, LayoutError, Memtable, Scratch, TableLayout};
+use understory_tree::{LevelStats, Publication, Tree, VALUES_PER_BAR_MAX, values_per_bar};
 
 /// How one tree is declared: by its record type alone.
 #[derive(Clone, Copy)]
@@ -23,7 +23,7 @@ pub struct TreeSpec {
     name: &'static str,
     value_size: u32,
     describe: fn(TreeId) -> TreeDescription,
-    build: fn(&Arc<Grid>, TreeId, &Pool) -> Box<dyn AnyTree>,
+    build: fn(&Arc<Grid>, TreeId, &Pool, &Arc<Publication>) -> Arc<dyn AnyTree>,
     layout: fn(&Geometry) -> Result<(), LayoutError>,
     values_per_chunk: fn(usize) -> usize,
 }
@@ -40,10 +40,11 @@ impl TreeSpec {
             name: R::NAME,
             value_size: u32_of(size_of::<R>()),
             describe: |id| TreeDescription::of::<R>(id, Usage::General),
-            build: |grid, id, pool| {
+            build: |grid, id, pool, publication| {
                 let layout =
                     TableLayout::new::<R>(grid.geometry()).expect("the caller asked whether it fits");
-                Box::new(Tree::<R>::new(Arc::clone(grid), id, layout, pool.clone()))
+                let publication = Arc::clone(publication);
+                Arc::new(Tree::<R>::new(Arc::clone(grid), id, layout, pool.clone(), publication))
             },
             layout: |geometry| TableLayout::new::<R>(geometry).map(|_| ()),
             values_per_chunk: Memtable::<R>::values_per_chunk,
@@ -89,8 +90,14 @@ impl TreeSpec {
             && self.values_per_bar(geometry) <= VALUES_PER_BAR_MAX
     }
 
-    pub(crate) fn build(&self, grid: &Arc<Grid>, id: TreeId, pool: &Pool) -> Box<dyn AnyTree> {
-        (self.build)(grid, id, pool)
+    pub(crate) fn build(
+        &self,
+        grid: &Arc<Grid>,
+        id: TreeId,
+        pool: &Pool,
+        publication: &Arc<Publication>,
+    ) -> Arc<dyn AnyTree> {
+        (self.build)(grid, id, pool, publication)
     }
 }
 
@@ -102,27 +109,30 @@ impl fmt::Debug for TreeSpec {
 
 pub(crate) trait AnyTree: Send + Sync + fmt::Debug {
     fn as_any(&self) -> &dyn Any;
-    fn as_any_mut(&mut self) -> &mut dyn Any;
-    fn id(&self) -> TreeId;
     fn name(&self) -> &'static str;
-    fn value_size(&self) -> u64;
+    /// Bytes of a record.
+    fn value_size(&self) -> u32;
     fn level_stats(&self, level: Level) -> LevelStats;
     /// Values in all live tables.
     fn table_value_count(&self) -> u64;
     /// Live tables, by level and key.
-    fn tables(&self) -> Box<dyn Iterator<Item = (Level, TableInfo)> + '_>;
+    fn tables(&self) -> Vec<(Level, TableInfo)>;
     /// Values in the mutable and in the immutable memtable.
     fn memtable_counts(&self) -> (u64, u64);
     /// Takes a live table over from the manifest log, at open.
-    fn load(&mut self, level: Level, table: TableInfo) -> Result<(), Corruption>;
+    fn load(&self, level: Level, table: TableInfo) -> Result<(), Corruption>;
     /// Builds the manifest of the tables taken over, and checks the relations between them.
-    fn loaded(&mut self) -> Result<(), Corruption>;
-    fn close_beat(&mut self, scratch: &mut Scratch);
-    fn swap_memtables(&mut self);
+    fn loaded(&self) -> Result<(), Corruption>;
+    /// Puts records, and tombstones where their bit is set.
+    fn append(&self, values: &[u8], tombstones: Option<&[u8]>) -> Result<(), Full>;
+    /// Makes what was put visible to readers.
+    fn publish(&self);
+    fn close_beat(&self, scratch: &mut Scratch);
+    fn swap_memtables(&self);
     /// Freezes what is to be compacted into `target`, for outputs that are visible from `beat` on.
     fn plan(&self, target: Level, beat: Beat, settle: bool) -> Vec<Box<dyn Job>>;
     /// Makes a finished job's tables visible in place of its inputs.
-    fn apply(&mut self, outcome: &Outcome);
+    fn apply(&self, outcome: &Outcome);
     /// Whether the memtables and level 0 are empty and no level exceeds its limit.
     fn is_settled(&self) -> bool;
 }
@@ -132,20 +142,12 @@ impl<R: Record> AnyTree for Tree<R> {
         self
     }
 
-    fn as_any_mut(&mut self) -> &mut dyn Any {
-        self
-    }
-
-    fn id(&self) -> TreeId {
-        Self::id(self)
-    }
-
     fn name(&self) -> &'static str {
         R::NAME
     }
 
-    fn value_size(&self) -> u64 {
-        u64_of(size_of::<R>())
+    fn value_size(&self) -> u32 {
+        u32_of(size_of::<R>())
     }
 
     fn level_stats(&self, level: Level) -> LevelStats {
@@ -153,50 +155,62 @@ impl<R: Record> AnyTree for Tree<R> {
     }
 
     fn table_value_count(&self) -> u64 {
-        self.manifest().levels().map(|level| self.manifest().value_count(level)).sum()
+        let manifest = self.manifest();
+        manifest.levels().map(|level| manifest.value_count(level)).sum()
     }
 
-    fn tables(&self) -> Box<dyn Iterator<Item = (Level, TableInfo)> + '_> {
-        let live = self.manifest().tables().filter(|(_, table)| table.is_live());
-        Box::new(live.map(|(level, table)| (level, table.info)))
+    fn tables(&self) -> Vec<(Level, TableInfo)> {
+        let manifest = self.manifest();
+        let live = manifest.tables().filter(|(_, table)| table.is_live());
+        live.map(|(level, table)| (level, table.info)).collect()
     }
 
     fn memtable_counts(&self) -> (u64, u64) {
         Self::memtable_counts(self)
     }
 
-    fn load(&mut self, level: Level, table: TableInfo) -> Result<(), Corruption> {
+    fn load(&self, level: Level, table: TableInfo) -> Result<(), Corruption> {
         Self::load(self, level, table)
     }
 
-    fn loaded(&mut self) -> Result<(), Corruption> {
+    fn loaded(&self) -> Result<(), Corruption> {
         Self::loaded(self)
     }
 
-    fn close_beat(&mut self, scratch: &mut Scratch) {
+    fn append(&self, values: &[u8], tombstones: Option<&[u8]>) -> Result<(), Full> {
+        Self::append(self, values, tombstones)
+    }
+
+    fn publish(&self) {
+        Self::publish(self);
+    }
+
+    fn close_beat(&self, scratch: &mut Scratch) {
         Self::close_beat(self, scratch);
     }
 
-    fn swap_memtables(&mut self) {
+    fn swap_memtables(&self) {
         Self::swap_memtables(self);
     }
 
     fn plan(&self, target: Level, beat: Beat, settle: bool) -> Vec<Box<dyn Job>> {
-        let plans = Plan::of_tree(self.manifest(), self.immutable(), target, &limits(self, settle));
+        let immutable = self.immutable();
+        let plans = Plan::of_tree(&self.manifest(), immutable.as_ref(), target, &limits(self, settle));
         let start = |plan| -> Box<dyn Job> {
             Box::new(Compaction::new(Arc::clone(self.grid()), self.id(), self.layout(), plan, beat))
         };
         plans.into_iter().map(start).collect()
     }
 
-    fn apply(&mut self, outcome: &Outcome) {
+    fn apply(&self, outcome: &Outcome) {
         Self::apply(self, outcome.is_flush, &outcome.edits);
     }
 
     fn is_settled(&self) -> bool {
         let limits = limits(self, true);
-        let within = |level: Level| self.manifest().value_count(level) <= limits.level_value_max(level);
-        let mut drained = self.manifest().levels().rev().skip(1);
+        let manifest = self.manifest();
+        let within = |level: Level| manifest.value_count(level) <= limits.level_value_max(level);
+        let mut drained = manifest.levels().rev().skip(1);
         Self::memtable_counts(self) == (0, 0) && drained.all(within)
     }
 }

@@ -7,7 +7,7 @@ use understory_manifest_log::LogError;
 use understory_table::TableError;
 
 /// A step of the forest failed. Exhaustive: a new kind is to be decided upon in every layer above.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 pub enum ForestError {
     /// Bytes on disk are damaged or contradict each other.
     #[error(transparent)]
@@ -32,6 +32,9 @@ impl From<TableError> for ForestError {
         match error {
             TableError::Corrupt(corruption) => Self::Corrupt(corruption),
             TableError::Grid(error) => error.into(),
+            TableError::Expired => {
+                unreachable!("only what is read through a view expires, and the forest has none")
+            }
             TableError::OutOfOrder => unreachable!("a merge emits keys in order"),
         }
     }

@@ -2,14 +2,21 @@
 //!
 //! The close of a beat, in this order (R4): join the work of the beat; at the end of a half-bar apply the
 //! outcomes in (target level, tree) order and log them, release what they replaced, and, at the end of a
-//! first half-bar, free what is due; at the end of a bar swap memtables and, if asked, take the checkpoint;
+//! first half-bar, free what is due; at the end of a bar swap memtables and, if asked, begin the checkpoint;
 //! at the start of a half-bar plan it; reserve addresses for the next beat's quotas.
 //!
-//! A close that fails has changed nothing that readers see, or has made whole outcomes visible; what is on
-//! disk is the last checkpoint. The forest closes no further beat then.
+//! A half-bar is *admitted* when there is room for all that its plan writes, free and backed by the file. That is
+//! tried when it is planned, and again whenever it is asked for; only an admitted half-bar is worked on, and then
+//! nothing in it runs out of space. Compaction runs on the machine's executor: a beat closes when its work is done,
+//! and the first half-bar after a checkpoint when that is durable.
+//!
+//! A close that fails for another reason than space has changed nothing that readers see, or has made whole outcomes
+//! visible; what is on disk is the last checkpoint. The forest closes no further beat then.
 //!
 //! # Invariants
 //! - R4: the order above is that of the statements in `Forest::close` (tests look at log and free set).
+//! - A half-bar that is not admitted has changed nothing: admission can be tried again
+//!   (`a_full_file_changes_nothing`).
 //! - R15: what is acquired and not released has an owner, after open (`Corruption`) and before every
 //!   checkpoint (asserted).
 //!
@@ -20,17 +27,18 @@ use std::fmt;
 use std::sync::Arc;
 
 use understory_format::{
-    Beat, BlockAddress, Checksum, Corruption, Expected, Level, ManifestEdit, Op, Place, Record, TableInfo,
-    u64_of,
+    Beat, BlockAddress, Checksum, Corruption, Expected, Level, LocalState, ManifestEdit, Op, Place, Record,
+    TableInfo, TreeId, u64_of,
 };
 use understory_grid::{CheckpointUpdate, Grid, GridError, Reservation};
 use understory_io::Pool;
 use understory_manifest_log::ManifestLog;
-use understory_table::Scratch;
-use understory_tree::{LevelStats, Tree};
+use understory_table::{Full, Scratch};
+use understory_tree::{LevelStats, Publication, Tree};
 
 use crate::ForestError;
 use crate::any_tree::{AnyTree, TreeSpec};
+use crate::checkpoint_run::CheckpointRun;
 use crate::half_bar::{Finished, HalfBar};
 use crate::rolling_hash::RollingHash;
 use crate::schedule::{Half, Schedule};
@@ -39,12 +47,14 @@ use crate::stats::CompactionStats;
 /// No history has so many beats.
 const BEAT_MAX: u64 = 1 << 60;
 
+/// Blocks of the free set's trailers that a checkpoint may take beyond twice those that the last one took.
+const TRAILER_SPARE: u64 = 8;
+
 /// Trees that share one grid, one manifest log, one schedule and one checkpoint.
 pub struct Forest {
     grid: Arc<Grid>,
     schedule: Schedule,
-    /// By tree id.
-    trees: Vec<Box<dyn AnyTree>>,
+    trees: Trees,
     log: ManifestLog,
     /// The beat that is open.
     beat: Beat,
@@ -52,13 +62,19 @@ pub struct Forest {
     rolling_hash: RollingHash,
     settle: bool,
     state: State,
+    /// Why there is no further step.
+    failure: Option<ForestError>,
+    /// Whether the open half-bar may be worked on.
+    admitted: bool,
+    /// Blocks that were free and backed when it was admitted.
+    promised: u64,
+    /// The newest checkpoint, until the close that waits for it.
+    checkpoint: Option<Arc<CheckpointRun>>,
     /// Where memtables fold their runs, one after another. It grows to the largest fold there was, within the
     /// first bar or two, and stays. To take the room of a whole memtable at open would be five times as much
     /// at 32 beats to a bar, as a fold takes in the values of six.
     scratch: Scratch,
     totals: CompactionStats,
-    /// Of the open beat's share, what is used, in bytes.
-    beat_size: u64,
 }
 
 /// What the forest can do.
@@ -72,6 +88,36 @@ enum State {
     Failed,
 }
 
+/// The trees of a forest, by id. A clone reads them beside the forest, which goes on to write.
+#[derive(Clone, Debug)]
+pub struct Trees {
+    trees: Arc<[Arc<dyn AnyTree>]>,
+    publication: Arc<Publication>,
+}
+
+impl Trees {
+    /// The tree of the records of type `R`, if there is one.
+    #[must_use]
+    pub fn tree<R: Record>(&self) -> Option<&Tree<R>> {
+        self.trees.iter().find_map(|tree| tree.as_any().downcast_ref())
+    }
+
+    /// The size of the records of a tree, in bytes, if there is one with this id.
+    #[must_use]
+    pub fn value_size(&self, id: TreeId) -> Option<u32> {
+        self.by_id(id).map(|tree| tree.value_size())
+    }
+
+    fn by_id(&self, id: TreeId) -> Option<&dyn AnyTree> {
+        let index = usize::from(id.get()).checked_sub(1)?;
+        self.trees.get(index).map(AsRef::as_ref)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &dyn AnyTree> {
+        self.trees.iter().map(AsRef::as_ref)
+    }
+}
+
 /// The position that a checkpoint records beside the forest's own.
 #[derive(Clone, Copy, Debug)]
 pub struct Root {
@@ -81,6 +127,8 @@ pub struct Root {
     pub op_flushed: Op,
     /// The sum of the charges of all ops up to `op_checkpoint`, in bytes.
     pub charge_total: u64,
+    /// Where the journal has the group with the op after `op_flushed`, and its chain hash there.
+    pub journal: (u64, Checksum),
 }
 
 impl Forest {
@@ -96,20 +144,24 @@ impl Forest {
     pub fn open(grid: Arc<Grid>, specs: &[TreeSpec], pool: &Pool) -> Result<Self, ForestError> {
         let descriptions = grid.trees();
         assert_eq!(descriptions.len(), specs.len(), "the caller compared the schemas");
+        let publication = Arc::new(Publication::default());
         let pairs = specs.iter().zip(descriptions);
-        let trees = pairs.map(|(spec, tree)| spec.build(&grid, tree.id, pool)).collect();
+        let trees = pairs.map(|(spec, tree)| spec.build(&grid, tree.id, pool, &publication)).collect();
         let state = grid.checkpoint_state();
         let mut forest = Self {
             schedule: Schedule::new(grid.geometry()),
-            trees,
+            trees: Trees { trees, publication },
             log: ManifestLog::new(Arc::clone(&grid), grid.geometry()),
             beat: state.beat,
             half_bar: HalfBar::default(),
             rolling_hash: RollingHash::new(state.rolling_hash),
             settle: false,
             state: State::Loaded,
+            failure: None,
+            admitted: false,
+            promised: 0,
+            checkpoint: None,
             scratch: Scratch::default(),
-            beat_size: 0,
             totals: CompactionStats::default(),
             grid,
         };
@@ -119,20 +171,21 @@ impl Forest {
         Ok(forest)
     }
 
-    /// Goes on from the checkpoint: the first thing that is written. Not for a forest that is only read.
+    /// Goes on from the checkpoint, and from what was put into memtables since it was opened: the first thing that is
+    /// written, with `change` to the local part of the superblock. Not for a forest that is only read.
     ///
     /// # Errors
-    /// Failure to write, or lack of space. The forest can then be read only.
+    /// Failure to write. The forest can then be read only.
     ///
     /// # Panics
     /// If it has begun already.
-    pub fn begin(&mut self) -> Result<(), ForestError> {
+    pub fn begin(&mut self, change: impl FnOnce(&mut LocalState)) -> Result<(), ForestError> {
         assert_eq!(self.state, State::Loaded, "a forest begins once");
-        self.state = State::Failed;
-        self.grid.begin()?;
-        self.begin_beat()?;
-        self.state = State::Running;
-        Ok(())
+        self.attempt(|forest| {
+            forest.grid.begin(change)?;
+            forest.half_bar = forest.plan();
+            Ok(())
+        })
     }
 
     /// A checkpoint is the end of a bar: the beat that it names is the first of the next.
@@ -146,10 +199,10 @@ impl Forest {
     fn load_tables(&mut self) -> Result<(), ForestError> {
         let Self { log, trees, grid, .. } = self;
         log.open(&grid.checkpoint_state().manifest, &mut |edit: ManifestEdit| {
-            let tree = trees.iter_mut().find(|tree| tree.id() == edit.table.tree);
+            let tree = trees.by_id(edit.table.tree);
             tree.ok_or_else(|| tree_unknown(&edit.table))?.load(edit.level, edit.table)
         })?;
-        trees.iter_mut().try_for_each(|tree| tree.loaded()).map_err(ForestError::Corrupt)
+        trees.iter().try_for_each(AnyTree::loaded).map_err(ForestError::Corrupt)
     }
 
     /// The beat that is open.
@@ -188,89 +241,189 @@ impl Forest {
         self.schedule.begins_bar(self.beat)
     }
 
-    /// What has been put since the last close, in bytes of the beat's share.
-    #[must_use]
-    pub fn beat_size(&self) -> u64 {
-        self.beat_size
-    }
-
-    /// Counts what was put towards the share of the open beat, in bytes.
-    pub fn add_beat_size(&mut self, size: u64) {
-        self.beat_size += size;
-    }
-
     /// Bytes of the values in all live tables.
     #[must_use]
     pub fn live_size(&self) -> u64 {
-        self.trees.iter().map(|tree| tree.table_value_count() * tree.value_size()).sum()
+        self.trees.iter().map(|tree| tree.table_value_count() * u64::from(tree.value_size())).sum()
     }
 
     /// The tree of the records of type `R`, if there is one.
     #[must_use]
     pub fn tree<R: Record>(&self) -> Option<&Tree<R>> {
-        self.trees.iter().find_map(|tree| tree.as_any().downcast_ref())
+        self.trees.tree()
     }
 
-    /// As [`tree`](Self::tree), to put into it.
+    /// All trees, to be read beside the forest.
     #[must_use]
-    pub fn tree_mut<R: Record>(&mut self) -> Option<&mut Tree<R>> {
-        self.trees.iter_mut().find_map(|tree| tree.as_any_mut().downcast_mut())
+    pub fn trees(&self) -> &Trees {
+        &self.trees
     }
 
-    /// Closes the open beat. `root` asks for a checkpoint, which only the close that ends a bar can take;
-    /// its id is given back.
+    /// Puts records into the memtable of a tree, over what their keys have: `values` one after another, and of those
+    /// whose bit in `tombstones` is set, tombstones for their keys. Readers see them when they are
+    /// [published](Self::publish).
     ///
     /// # Errors
-    /// Failure of the storage, lack of space, or damage met by a compaction. The forest then closes no
-    /// further beat ([`GridError::Poisoned`]); its trees can be read as they are. If the checkpoint had been
-    /// taken before, it is durable all the same. [`GridError::ReadOnly`] if the forest has not
+    /// If the memtables' share of memory is used up, which a caller that keeps to the beat's share does not see.
+    ///
+    /// # Panics
+    /// If there is no such tree, or `values` are not whole records of it.
+    pub fn append(&mut self, tree: TreeId, values: &[u8], tombstones: Option<&[u8]>) -> Result<(), Full> {
+        self.trees.by_id(tree).expect("the caller asked for its value size").append(values, tombstones)
+    }
+
+    /// Makes everything that was put visible, in all trees at once.
+    pub fn publish(&mut self) {
+        self.trees.publication.publish(|| self.trees.iter().for_each(AnyTree::publish));
+    }
+
+    /// Ends a beat of the bar before the checkpoint that was opened, or a part of it: what was put is sorted, and the
+    /// clock stands. For the replay of ops that the checkpoint counts and that are in no table.
+    ///
+    /// # Panics
+    /// If the forest has begun.
+    pub fn close_replayed_beat(&mut self) {
+        assert_eq!(
+            self.state,
+            State::Loaded,
+            "ops that a checkpoint counts are replayed before anything is written"
+        );
+        for tree in self.trees.iter() {
+            tree.close_beat(&mut self.scratch);
+        }
+    }
+
+    /// Ends the bar before the checkpoint that was opened: what was put waits to be flushed.
+    ///
+    /// # Panics
+    /// If the forest has begun.
+    pub fn end_replayed_bar(&mut self) {
+        self.close_replayed_beat();
+        self.trees.iter().for_each(AnyTree::swap_memtables);
+    }
+
+    /// Whether the open half-bar may be worked on.
+    #[must_use]
+    pub fn is_admitted(&self) -> bool {
+        self.admitted
+    }
+
+    /// Admits the open half-bar, if it is not yet: sees to it that there is room for all that its plan writes, and
+    /// hands out the work of its first beat.
+    ///
+    /// # Errors
+    /// [`GridError::OutOfSpace`] if there is not enough room: nothing has changed, and it can be tried again. After any
+    /// other error the forest closes no further beat.
+    pub fn admit(&mut self) -> Result<(), ForestError> {
+        self.check_running()?;
+        if self.admitted {
+            return Ok(());
+        }
+        let (blocks, edits) = self.half_bar.bounds();
+        let own = 2 * self.grid.own_block_count() + TRAILER_SPARE;
+        self.promised = blocks + self.log.blocks_for(edits) + own;
+        if let Err(error) = self.grid.back(self.promised) {
+            return match error {
+                full @ GridError::OutOfSpace { .. } => Err(full.into()),
+                other => self.attempt(|_| Err(other.into())),
+            };
+        }
+        self.attempt(Self::begin_beat)?;
+        self.admitted = true;
+        Ok(())
+    }
+
+    /// Closes the open beat. `root` asks for a checkpoint, which only the close that ends a bar can take; it is begun
+    /// then, and becomes durable beside what follows.
+    ///
+    /// # Errors
+    /// [`GridError::OutOfSpace`] if the half-bar is not admitted and cannot be now: nothing has changed. Failure of the
+    /// storage, or damage met by a compaction: the forest then closes no further beat (the same error
+    /// again); its trees can be read as they are. [`GridError::ReadOnly`] if the forest has not
     /// [begun](Self::begin).
     ///
     /// # Panics
     /// If `root` is given where no bar ends, or counts ops as flushed that are still in memtables.
-    pub fn close_beat(&mut self, root: Option<&Root>) -> Result<Option<Checksum>, ForestError> {
-        match self.state {
-            State::Running => {}
-            State::Loaded => return Err(GridError::ReadOnly.into()),
-            State::Failed => return Err(GridError::Poisoned.into()),
+    pub fn close_beat(&mut self, root: Option<&Root>) -> Result<Option<Arc<CheckpointRun>>, ForestError> {
+        self.admit()?;
+        let checkpoint = self.attempt(|forest| forest.close(root))?;
+        if !self.admitted {
+            match self.admit() {
+                Ok(()) | Err(ForestError::Grid(GridError::OutOfSpace { .. })) => {}
+                Err(error) => return Err(error),
+            }
         }
-        self.state = State::Failed;
-        let checkpoint = self.close(root)?;
-        self.state = State::Running;
         Ok(checkpoint)
     }
 
-    fn close(&mut self, root: Option<&Root>) -> Result<Option<Checksum>, ForestError> {
+    /// Cuts the file behind its last block in use, but for what the open half-bar was promised.
+    ///
+    /// # Errors
+    /// The storage refuses.
+    pub fn trim(&mut self) -> Result<(), ForestError> {
+        let _bytes = self.grid.trim(self.promised)?;
+        Ok(())
+    }
+
+    fn check_running(&self) -> Result<(), ForestError> {
+        match self.state {
+            State::Running => Ok(()),
+            State::Loaded => Err(GridError::ReadOnly.into()),
+            State::Failed => Err(self.failure.clone().expect("what failed is kept")),
+        }
+    }
+
+    /// Takes a step that must not fail in part: after an error there is no other.
+    fn attempt<T>(
+        &mut self,
+        step: impl FnOnce(&mut Self) -> Result<T, ForestError>,
+    ) -> Result<T, ForestError> {
+        let result = step(self);
+        self.state = if result.is_ok() { State::Running } else { State::Failed };
+        self.failure = result.as_ref().err().cloned();
+        result
+    }
+
+    fn close(&mut self, root: Option<&Root>) -> Result<Option<Arc<CheckpointRun>>, ForestError> {
         let ends_bar = self.schedule.ends_bar(self.beat);
         assert!(root.is_none() || ends_bar, "a checkpoint is the end of a bar");
         self.half_bar.join(&self.grid)?;
-        for tree in &mut self.trees {
+        for tree in self.trees.iter() {
             tree.close_beat(&mut self.scratch);
         }
         if self.schedule.ends_half_bar(self.beat) {
             self.apply()?;
+            self.wait_checkpoint()?;
             if self.schedule.half(self.beat) == Half::First {
                 self.grid.free_due();
             }
         }
         if ends_bar {
-            for tree in &mut self.trees {
-                tree.swap_memtables();
-            }
+            self.trees.iter().for_each(AnyTree::swap_memtables);
         }
         self.beat = self.beat.next();
-        self.beat_size = 0;
         let checkpoint = root.map(|root| self.checkpoint(root)).transpose()?;
-        self.begin_beat()?;
+        if self.schedule.beats_left_in_half(self.beat) == self.schedule.beats_per_half() {
+            // It is not admitted yet.
+            self.half_bar = self.plan();
+            self.admitted = false;
+        } else {
+            self.begin_beat()?;
+        }
         Ok(checkpoint)
     }
 
-    /// Plans the half-bar if one begins, and gives every job its work for the beat that opens.
+    /// Waits until the newest checkpoint is durable, if there is one on its way.
+    ///
+    /// # Errors
+    /// It failed.
+    fn wait_checkpoint(&mut self) -> Result<(), ForestError> {
+        self.checkpoint.take().map_or(Ok(()), |run| run.wait().map(drop))
+    }
+
+    /// Gives every job its work for the beat that opens.
     fn begin_beat(&mut self) -> Result<(), ForestError> {
         let beats_left = self.schedule.beats_left_in_half(self.beat);
-        if beats_left == self.schedule.beats_per_half() {
-            self.half_bar = self.plan();
-        }
         Ok(self.half_bar.begin_beat(&self.grid, beats_left)?)
     }
 
@@ -278,7 +431,7 @@ impl Forest {
         let visible = Beat::new(self.beat.get() + self.schedule.beats_per_half());
         let mut jobs = Vec::new();
         for target in self.schedule.targets(self.schedule.half(self.beat)) {
-            for tree in &self.trees {
+            for tree in self.trees.iter() {
                 jobs.extend(tree.plan(target, visible, self.settle));
             }
         }
@@ -321,8 +474,7 @@ impl Forest {
         for edit in &outcome.edits {
             self.log.append(*edit, reservation)?;
         }
-        let tree = self.trees.iter_mut().find(|tree| tree.id() == *id);
-        tree.expect("jobs come from the forest's trees").apply(outcome);
+        self.trees.by_id(*id).expect("jobs come from the forest's trees").apply(outcome);
         for address in &outcome.released {
             self.grid.release(*address);
         }
@@ -331,8 +483,8 @@ impl Forest {
         Ok(())
     }
 
-    /// Makes the state at the end of a bar the durable root.
-    fn checkpoint(&mut self, root: &Root) -> Result<Checksum, ForestError> {
+    /// Begins to make the state at the end of a bar the durable root.
+    fn checkpoint(&mut self, root: &Root) -> Result<Arc<CheckpointRun>, ForestError> {
         assert!(root.op_flushed <= root.op_checkpoint, "an op is applied before it is flushed");
         let in_memory = self.trees.iter().any(|tree| tree.memtable_counts() != (0, 0));
         assert!(!in_memory || root.op_flushed < root.op_checkpoint, "flushed ops are in no memtable");
@@ -347,7 +499,14 @@ impl Forest {
             rolling_hash: self.rolling_hash.get(),
             manifest,
         };
-        Ok(self.grid.checkpoint(&update)?)
+        let (journal_position, journal_hash) = root.journal;
+        let pending = self.grid.begin_checkpoint(&update, move |local| {
+            local.journal_position = journal_position;
+            local.journal_hash = journal_hash;
+        })?;
+        let run = CheckpointRun::start(&self.grid, pending);
+        self.checkpoint = Some(Arc::clone(&run));
+        Ok(run)
     }
 
     /// As [`accounting`](Self::accounting), of what came from disk.
@@ -383,7 +542,7 @@ impl Forest {
     /// Whether all memtables and all levels 0 are empty and no level exceeds its limit.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.trees.iter().all(|tree| tree.is_settled())
+        self.trees.iter().all(AnyTree::is_settled)
     }
 
     /// What compaction did since open.
@@ -398,7 +557,7 @@ impl Forest {
         self.trees.iter().map(|tree| {
             let levels = (0..self.grid.geometry().levels).filter_map(Level::new);
             let levels = levels.map(|level| tree.level_stats(level)).collect();
-            (tree.name(), tree.value_size(), tree.memtable_counts(), levels)
+            (tree.name(), u64::from(tree.value_size()), tree.memtable_counts(), levels)
         })
     }
 }

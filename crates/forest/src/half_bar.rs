@@ -1,7 +1,8 @@
 //! The compactions of one half-bar: planned at its start, run in slices beat by beat, finished at its end.
 //!
 //! Each job that has work in a beat gets its quota and a reservation of its own when the beat opens, in the
-//! order of the jobs, so that the addresses it draws do not depend on when it runs.
+//! order of the jobs, so that the addresses it draws do not depend on when it runs. The slices of a beat run one
+//! after another on the machine's executor, beside the commits of that beat; its close waits for them.
 //!
 //! # Invariants
 //! - Every slice that was handed out is run, and its reservation forfeited, before the next is (asserted).
@@ -13,29 +14,37 @@
 use understory_compaction::{Job, Outcome};
 use understory_format::{Level, TreeId};
 use understory_grid::{Grid, GridError, Reservation};
+use understory_io::Join;
 use understory_table::TableError;
 
 use crate::pace::Pace;
 
+/// Blocks that a job may reserve in one beat beyond what it takes in all: for a table that the next slice goes on
+/// with.
+const SLICE_SPARE: u64 = 3;
+
 /// The jobs of the current half-bar, by target level and tree.
 #[derive(Debug, Default)]
 pub(crate) struct HalfBar {
-    jobs: Vec<Active>,
+    /// A job is away while its slice runs.
+    jobs: Vec<Option<Box<dyn Job>>>,
     pace: Pace,
+    /// The work of the open beat; none before it is begun, and once it is joined.
+    running: Option<Join<Vec<Slice>>>,
+    #[cfg(test)]
+    work_of_beat: u64,
 }
 
-#[derive(Debug)]
-struct Active {
-    job: Box<dyn Job>,
-    /// The work of the open beat; none once it is joined, or if the job has none in this beat.
-    slice: Option<Slice>,
-}
-
+/// The work of one job in one beat.
 #[derive(Debug)]
 struct Slice {
+    /// The place of the job in the half-bar.
+    place: usize,
+    job: Box<dyn Job>,
     /// In input values.
     quota: u64,
     reservation: Reservation,
+    result: Result<(), TableError>,
 }
 
 /// What one job changes, and where.
@@ -50,21 +59,46 @@ impl HalfBar {
     /// Takes the jobs in the order in which they reserve and are applied.
     pub(crate) fn new(jobs: Vec<Box<dyn Job>>) -> Self {
         let bytes = jobs.iter().map(|job| job.remaining() * job.value_size()).sum();
-        let jobs = jobs.into_iter().map(|job| Active { job, slice: None }).collect();
-        Self { jobs, pace: Pace::new(bytes) }
+        Self { jobs: jobs.into_iter().map(Some).collect(), pace: Pace::new(bytes), ..Self::default() }
     }
 
-    /// Gives every job its quota and its addresses for the beat that opens, the first of the `beats_left`.
+    /// The most blocks that all jobs take for tables, and the most edits they make, whatever the slices.
+    pub(crate) fn bounds(&self) -> (u64, u64) {
+        let bounds =
+            self.jobs().map(|job| (job.blocks_bound(job.remaining()) + SLICE_SPARE, job.edits_bound()));
+        bounds.fold((0, 0), |(blocks, edits), (more_blocks, more_edits)| {
+            (blocks + more_blocks, edits + more_edits)
+        })
+    }
+
+    /// Gives every job its quota and its addresses for the beat that opens, the first of the `beats_left`, and
+    /// hands the work to the machine's executor.
     pub(crate) fn begin_beat(&mut self, grid: &Grid, beats_left: u64) -> Result<(), GridError> {
-        let work: Vec<_> =
-            self.jobs.iter().map(|Active { job, .. }| (job.remaining(), job.value_size())).collect();
+        assert!(self.running.is_none(), "the beat before was joined");
+        let work: Vec<_> = self.jobs().map(|job| (job.remaining(), job.value_size())).collect();
         let quotas = self.pace.take_beat(beats_left, &work);
-        for (Active { job, slice }, quota) in self.jobs.iter_mut().zip(quotas) {
-            assert!(slice.is_none(), "the beat before was joined");
-            if quota > 0 {
-                let reservation = grid.reserve(job.blocks_bound(quota))?;
-                *slice = Some(Slice { quota, reservation });
-            }
+        #[cfg(test)]
+        {
+            self.work_of_beat = work.iter().zip(&quotas).map(|((_, size), quota)| size * quota).sum();
+        }
+        let mut slices = Vec::new();
+        for ((place, slot), quota) in
+            self.jobs.iter_mut().enumerate().zip(quotas).filter(|(_, quota)| *quota > 0)
+        {
+            let job = slot.take().expect("jobs are at home between beats");
+            let reservation = grid.reserve(job.blocks_bound(quota))?;
+            slices.push(Slice { place, job, quota, reservation, result: Ok(()) });
+        }
+        if !slices.is_empty() {
+            self.running = Some(grid.machine().spawn(move || {
+                for Slice { job, quota, reservation, result, .. } in &mut slices {
+                    *result = job.run(*quota, reservation);
+                    if result.is_err() {
+                        break;
+                    }
+                }
+                slices
+            }));
         }
         Ok(())
     }
@@ -72,27 +106,31 @@ impl HalfBar {
     /// What is to be done in the open beat, in bytes of input values.
     #[cfg(test)]
     pub(crate) fn work_of_beat(&self) -> u64 {
-        let quota = |active: &Active| active.slice.as_ref().map_or(0, |slice| slice.quota);
-        self.jobs.iter().map(|active| quota(active) * active.job.value_size()).sum()
+        self.work_of_beat
     }
 
-    /// Runs what the jobs have to do in the open beat.
+    /// Waits until what the jobs have to do in the open beat is done.
     pub(crate) fn join(&mut self, grid: &Grid) -> Result<(), TableError> {
-        for Active { job, slice } in &mut self.jobs {
-            if let Some(Slice { quota, mut reservation }) = slice.take() {
-                let result = job.run(quota, &mut reservation);
-                grid.forfeit(reservation);
-                result?;
-            }
+        let Some(running) = self.running.take() else { return Ok(()) };
+        let mut failed = Ok(());
+        for Slice { place, job, reservation, result, .. } in running.wait() {
+            grid.forfeit(reservation);
+            *self.jobs.get_mut(place).expect("the place it was taken from") = Some(job);
+            failed = failed.and(result);
         }
-        Ok(())
+        failed
+    }
+
+    fn jobs(&self) -> impl Iterator<Item = &dyn Job> {
+        self.jobs.iter().map(|job| job.as_deref().expect("jobs are at home between beats"))
     }
 
     /// What the jobs change, in their order. Nothing has changed yet.
     pub(crate) fn finish(self) -> Result<Vec<Finished>, TableError> {
         assert!(self.pace.is_done(), "the last beat of a half-bar takes all that is left");
-        let finish = |Active { job, slice }: Active| {
-            assert!(slice.is_none(), "the last beat was joined");
+        assert!(self.running.is_none(), "the last beat was joined");
+        let finish = |job: Option<Box<dyn Job>>| {
+            let job = job.expect("jobs are at home between beats");
             Ok(Finished { tree: job.tree(), target: job.target(), outcome: job.finish()? })
         };
         self.jobs.into_iter().map(finish).collect()

@@ -12,6 +12,7 @@
 //! What keys mean, OS files, the journal, and when a beat closes or a checkpoint falls due.
 
 mod any_tree;
+mod checkpoint_run;
 mod error;
 mod forest;
 mod half_bar;
@@ -23,8 +24,9 @@ mod stats;
 mod tests;
 
 pub use any_tree::TreeSpec;
+pub use checkpoint_run::CheckpointRun;
 pub use error::ForestError;
-pub use forest::{Forest, Root};
+pub use forest::{Forest, Root, Trees};
 pub use schedule::{Half, Schedule};
 pub use stats::CompactionStats;
 

@@ -1,19 +1,19 @@
 //! A batch: what one commit puts and removes, in any number of trees, to be applied whole or not at all.
 //!
-//! Effects are kept per tree in the order in which they were given; the last effect on a key wins. A batch
-//! can be cleared and filled again, and then allocates nothing.
+//! Effects are kept per tree in the order in which they were given, as the journal has them; the last effect on a
+//! key wins. A batch can be cleared and filled again, and then allocates nothing.
 
-use std::any::{Any, TypeId};
+use std::any::TypeId;
 use std::fmt;
 
-use understory_forest::Forest;
-use understory_format::{Record, effect_size, u32_of};
-use understory_table::Full;
+use understory_forest::Trees;
+use understory_format::journal::part_size;
+use understory_format::{PartHeader, Record, TreeId, effect_size, u32_of, u64_of};
 
 /// Puts and removes over several trees, committed together by [`Database::commit`](crate::Database::commit).
 #[derive(Debug, Default)]
 pub struct Batch {
-    parts: Vec<Box<dyn Part>>,
+    parts: Vec<Part>,
     size: u64,
     len: u64,
 }
@@ -27,12 +27,12 @@ impl Batch {
 
     /// Puts `record` into the tree of its type, over whatever has its key.
     pub fn put<R: Record>(&mut self, record: &R) {
-        self.push(*record, false);
+        self.push(record, false);
     }
 
     /// Removes the record of `key` from the tree of `R`. A key that is not there is no error.
     pub fn remove<R: Record>(&mut self, key: R::Key) {
-        self.push(R::tombstone(key), true);
+        self.push(&R::tombstone(key), true);
     }
 
     /// Puts and removes in it.
@@ -63,79 +63,135 @@ impl Batch {
         self.len = 0;
     }
 
-    pub(crate) fn parts(&self) -> impl Iterator<Item = &dyn Part> {
-        self.parts.iter().map(AsRef::as_ref).filter(|part| part.len() > 0)
+    /// The parts that have effects.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.parts.iter().filter(|part| part.count > 0)
     }
 
-    fn push<R: Record>(&mut self, record: R, tombstone: bool) {
-        self.effects::<R>().0.push(Effect { record, tombstone });
+    fn push<R: Record>(&mut self, record: &R, tombstone: bool) {
+        self.part::<R>().push(record.as_bytes(), tombstone);
         self.size += effect_size(u32_of(size_of::<R>()));
         self.len += 1;
     }
 
-    fn effects<R: Record>(&mut self) -> &mut Effects<R> {
-        let wanted = TypeId::of::<Effects<R>>();
-        let position = self.parts.iter().position(|part| part.type_id_of_effects() == wanted);
+    fn part<R: Record>(&mut self) -> &mut Part {
+        let wanted = TypeId::of::<R>();
+        let position = self.parts.iter().position(|part| part.record == wanted);
         let position = position.unwrap_or_else(|| {
-            self.parts.push(Box::new(Effects::<R>(Vec::new())));
+            self.parts.push(Part::of::<R>());
             self.parts.len() - 1
         });
-        let part = self.parts.get_mut(position).expect("found or just pushed");
-        part.as_any_mut().downcast_mut().expect("chosen by this very type")
+        self.parts.get_mut(position).expect("found or just pushed")
     }
 }
-
-struct Effect<R> {
-    record: R,
-    tombstone: bool,
-}
-
-struct Effects<R>(Vec<Effect<R>>);
 
 /// The effects on one tree, without its type.
-pub(crate) trait Part: Send + Sync + fmt::Debug {
-    fn type_id_of_effects(&self) -> TypeId;
-    fn as_any_mut(&mut self) -> &mut dyn Any;
-    fn tree_name(&self) -> &'static str;
-    fn len(&self) -> usize;
-    fn clear(&mut self);
-    fn is_known(&self, forest: &Forest) -> bool;
-    fn apply(&self, forest: &mut Forest) -> Result<(), Full>;
+pub(crate) struct Part {
+    record: TypeId,
+    name: &'static str,
+    value_size: u32,
+    find: fn(&Trees) -> Option<TreeId>,
+    count: u32,
+    /// Back to back, in the order in which they were given.
+    values: Vec<u8>,
+    /// The indexes of tombstones.
+    tombstones: Vec<u32>,
 }
 
-impl<R: Record> Part for Effects<R> {
-    fn type_id_of_effects(&self) -> TypeId {
-        TypeId::of::<Self>()
+impl Part {
+    fn of<R: Record>() -> Self {
+        Self {
+            record: TypeId::of::<R>(),
+            name: R::NAME,
+            value_size: u32_of(size_of::<R>()),
+            find: |trees| trees.tree::<R>().map(understory_tree::Tree::id),
+            count: 0,
+            values: Vec::new(),
+            tombstones: Vec::new(),
+        }
     }
 
-    fn as_any_mut(&mut self) -> &mut dyn Any {
-        self
-    }
-
-    fn tree_name(&self) -> &'static str {
-        R::NAME
-    }
-
-    fn len(&self) -> usize {
-        self.0.len()
+    fn push(&mut self, value: &[u8], tombstone: bool) {
+        if tombstone {
+            self.tombstones.push(self.count);
+        }
+        self.values.extend_from_slice(value);
+        // More effects than this counts are over every batch limit, which is told before they are looked at.
+        self.count = self.count.saturating_add(1);
     }
 
     fn clear(&mut self) {
-        self.0.clear();
+        self.count = 0;
+        self.values.clear();
+        self.tombstones.clear();
     }
 
-    fn is_known(&self, forest: &Forest) -> bool {
-        forest.tree::<R>().is_some()
+    pub(crate) fn tree_name(&self) -> &'static str {
+        self.name
     }
 
-    fn apply(&self, forest: &mut Forest) -> Result<(), Full> {
-        let tree = forest.tree_mut::<R>().expect("commit asks is_known of every part first");
-        self.0.iter().try_for_each(|effect| tree.put(&effect.record, effect.tombstone))
+    /// The tree of its records, if the database has one.
+    pub(crate) fn tree(&self, trees: &Trees) -> Option<TreeId> {
+        (self.find)(trees)
+    }
+
+    /// Bytes of it in the journal.
+    pub(crate) fn encoded_size(&self) -> u64 {
+        part_size(self.value_size, self.count, !self.tombstones.is_empty())
+    }
+
+    /// Writes it to the start of `body`; gives what is behind it.
+    pub(crate) fn encode<'a>(&self, tree: TreeId, body: &'a mut [u8]) -> &'a mut [u8] {
+        let has_tombstones = !self.tombstones.is_empty();
+        let header = PartHeader { tree, value_size: self.value_size, count: self.count, has_tombstones };
+        let (mut slots, rest) = header.start(body);
+        slots.values().copy_from_slice(&self.values);
+        for &index in &self.tombstones {
+            slots.set_tombstone(index);
+        }
+        rest
     }
 }
 
-impl<R: Record> fmt::Debug for Effects<R> {
+impl fmt::Debug for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Effects").field("tree", &R::NAME).field("len", &self.0.len()).finish()
+        f.debug_struct("Part").field("tree", &self.name).field("count", &self.count).finish_non_exhaustive()
+    }
+}
+
+/// A batch with the trees of its parts, ready for the journal.
+#[derive(Debug)]
+pub(crate) struct Body<'a> {
+    parts: smallvec::SmallVec<[(TreeId, &'a Part); 8]>,
+    /// Bytes of its effects, as a beat counts them.
+    pub(crate) effects: u64,
+    /// Bytes of it in the journal.
+    pub(crate) size: u64,
+}
+
+impl<'a> Body<'a> {
+    /// Nothing.
+    pub(crate) fn empty() -> Self {
+        Self { parts: smallvec::SmallVec::new(), effects: 0, size: 0 }
+    }
+
+    /// The effects of `batch`, or the name of a tree that there is not.
+    pub(crate) fn of(batch: &'a Batch, trees: &Trees) -> Result<Self, &'static str> {
+        let with_tree = |part: &'a Part| part.tree(trees).map(|tree| (tree, part)).ok_or(part.tree_name());
+        let parts = batch.parts().map(with_tree).collect::<Result<_, _>>()?;
+        let size = batch.parts().map(Part::encoded_size).sum();
+        Ok(Self { parts, effects: batch.size(), size })
+    }
+
+    /// Number of parts.
+    pub(crate) fn part_count(&self) -> u32 {
+        u32::try_from(self.parts.len()).expect("a batch has a part for each tree at most")
+    }
+
+    /// Writes all parts into `bytes`, which is as long as `size`.
+    pub(crate) fn encode(&self, bytes: &mut [u8]) {
+        assert_eq!(u64_of(bytes.len()), self.size, "the record has room for just the parts");
+        let rest = self.parts.iter().fold(bytes, |rest, (tree, part)| part.encode(*tree, rest));
+        assert!(rest.is_empty(), "the size is that of all parts");
     }
 }

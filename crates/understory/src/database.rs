@@ -1,90 +1,76 @@
-//! The database: a forest on a file, and the ops that move its clock.
-//!
-//! Every batch is an op, and so is every call that moves the clock without a batch. An op belongs to the beat
-//! that is open when it is applied; a beat closes before an op that would exceed its share. Checkpoints are
-//! drains here: empty beats to the end of the bar and one bar more, so that nothing is left in a memtable.
-//! They are taken when asked for, and at the end of a bar when the ops since the last one have been charged
-//! enough.
+//! The database: commits from many threads, reads beside them, and what brings the file to rest.
 //!
 //! # Not here
-//! The journal, which will make each commit durable by itself; until then the last checkpoint is what a
-//! reopened file shows.
+//! How a commit gets durable and applied: the sequencer. What an op does: the applier.
 
 use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use understory_forest::{Forest, ForestError, Root};
-use understory_format::{Checksum, Direction, Geometry, Op, Record, charge};
-use understory_grid::Grid;
+use understory_forest::ForestError;
+use understory_format::{Checksum, Direction, Geometry, Op, Record, RecordKind};
 use understory_io::Machine;
 use understory_table::TableError;
 use understory_tree::Tree;
 
+use crate::applier::Applier;
+use crate::batch::Body;
 use crate::open::is_expired;
+use crate::sequencer::{Durability, Sequencer};
 use crate::stats::TreeStats;
 use crate::{Batch, Error, Scan, Stats};
 
 /// An open database.
 ///
-/// Reads take `&self` and may come from many threads at once; commits take `&mut self`.
+/// All calls take `&self` and may come from many threads at once. Reads go on beside commits, and commits share their
+/// syncs.
 #[derive(Debug)]
 pub struct Database {
     path: PathBuf,
     machine: Machine,
-    grid: Arc<Grid>,
-    forest: Forest,
-    op: Op,
-    charge_total: u64,
-    /// `charge_total` of the last checkpoint.
-    charge_checkpoint: u64,
-    /// The op of the last checkpoint.
-    op_checkpoint: Op,
+    sequencer: Sequencer,
 }
 
 impl Database {
-    /// A database at the checkpoint that `forest` was opened at.
-    pub(crate) fn at_checkpoint(path: &Path, machine: Machine, forest: Forest) -> Self {
-        let grid = Arc::clone(forest.grid());
-        let state = grid.checkpoint_state();
-        Self {
-            path: path.into(),
-            machine,
-            grid,
-            forest,
-            op: state.op_checkpoint,
-            charge_total: state.charge_total,
-            charge_checkpoint: state.charge_total,
-            op_checkpoint: state.op_checkpoint,
-        }
+    pub(crate) fn new(path: &Path, machine: Machine, sequencer: Sequencer) -> Self {
+        Self { path: path.into(), machine, sequencer }
     }
 
-    /// Applies all puts and removes of `batch`, or, on an error, none. What is committed is durable with the
-    /// next checkpoint.
+    /// Commits all puts and removes of `batch`, or, on an error, none; gives their op. When this returns they are
+    /// visible, and on stable storage if the file has a journal (else with the next checkpoint).
     ///
     /// # Errors
-    /// A batch over the limit or for trees that the database does not have, which changes nothing; failure
-    /// of the compaction work that the commit paces, after which the handle takes no more writes.
+    /// A batch over the limit, for trees that the database does not have, or for which there is no space: nothing has
+    /// changed. [`Error::CommitUnknown`] if a write fails, and [`Error::Poisoned`] after that.
+    pub fn commit(&self, batch: &Batch) -> Result<Op, Error> {
+        self.commit_with(batch, Durability::Synced)
+    }
+
+    /// As [`commit`](Self::commit), with the choice of what to wait for.
     ///
-    /// # Panics
-    /// Never: the share of a beat bounds what memtables take.
-    pub fn commit(&mut self, batch: &Batch) -> Result<(), Error> {
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    pub fn commit_with(&self, batch: &Batch, durability: Durability) -> Result<Op, Error> {
         self.check_writable()?;
-        if let Some(part) = batch.parts().find(|part| !part.is_known(&self.forest)) {
-            return Err(Error::UnknownTree { name: part.tree_name() });
-        }
-        let limit = u64::from(self.grid.geometry().batch_size_max);
+        let limit = u64::from(self.geometry().batch_size_max);
         if batch.size() > limit {
             return Err(Error::BatchTooLarge { size: batch.size(), limit });
         }
-        if self.forest.beat_size() + batch.size() > u64::from(self.grid.geometry().share_size) {
-            self.close_beat()?;
+        let body = Body::of(batch, self.sequencer.trees()).map_err(|name| Error::UnknownTree { name })?;
+        self.sequencer.commit(&body, durability)
+    }
+
+    /// Makes durable what was committed as [`Durability::Buffered`]. Costs a sync, if there is anything to sync.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    pub fn sync(&self) -> Result<(), Error> {
+        self.check_writable()?;
+        if !self.geometry().has_journal() {
+            return self.checkpoint();
         }
-        for part in batch.parts() {
-            part.apply(&mut self.forest).expect("the share of a beat bounds what memtables take");
+        if self.durable_op() < self.visible_op() {
+            let _op = self.sequencer.commit(&Body::empty(), Durability::Synced)?;
         }
-        self.forest.add_beat_size(batch.size());
-        self.count_op(batch.size());
         Ok(())
     }
 
@@ -96,7 +82,8 @@ impl Database {
         self.tree::<R>()?.get(key).map_err(|error| self.read_error(error))
     }
 
-    /// The records of the tree of `R` whose keys lie in `range`, smallest key first.
+    /// The records of the tree of `R` whose keys lie in `range`, smallest key first, as they are now: later commits do
+    /// not show. A scan that is open while more than a bar is committed may end with [`Error::Expired`].
     ///
     /// # Errors
     /// If there is no such tree. Damage and failures come with the records.
@@ -120,17 +107,29 @@ impl Database {
         Ok(Scan::new(self, self.tree::<R>()?, &range, direction))
     }
 
-    /// Makes everything committed so far durable. Costs up to two bars of compaction work; nothing if there
-    /// is nothing new.
+    /// Brings everything committed so far into tables and takes a checkpoint, so that the next open has nothing to
+    /// replay. Costs up to two bars of compaction work; nothing if there is nothing new.
     ///
     /// # Errors
-    /// Failure to write, or lack of space, after which the handle takes no more writes.
-    pub fn checkpoint(&mut self) -> Result<(), Error> {
+    /// Lack of space, in which case it is gone on with when there is some. Failure to write, after which the handle
+    /// takes no more commits.
+    pub fn checkpoint(&self) -> Result<(), Error> {
         self.check_writable()?;
-        if self.op == self.op_checkpoint {
-            return Ok(());
+        let is_drained = self.sequencer.with_applier(|applier| applier.is_drained());
+        if is_drained { self.wait_checkpoint() } else { self.drain() }
+    }
+
+    fn drain(&self) -> Result<(), Error> {
+        let _op = self.sequencer.run(RecordKind::Drain)?;
+        self.wait_checkpoint()
+    }
+
+    /// Waits until the newest checkpoint is durable.
+    fn wait_checkpoint(&self) -> Result<(), Error> {
+        if let Some(run) = self.sequencer.with_applier(|applier| applier.run()) {
+            let _id = run.wait()?;
         }
-        self.drain()
+        Ok(())
     }
 
     /// Brings the file to rest: empties level 0, brings every level within its limit, takes checkpoints until no
@@ -138,65 +137,76 @@ impl Database {
     ///
     /// # Errors
     /// As [`checkpoint`](Self::checkpoint).
-    ///
-    /// # Panics
-    /// Never: a bar drains every level once, from the top.
-    pub fn settle(&mut self) -> Result<(), Error> {
+    pub fn settle(&self) -> Result<(), Error> {
         self.check_writable()?;
-        self.count_op(0);
-        self.forest.set_settle(true);
-        self.end_bar()?;
-        let mut bars = 0;
-        while !self.forest.is_settled() {
-            assert!(bars <= self.grid.geometry().levels + 2, "a bar drains every level once, from the top");
-            self.bar(None)?;
-            bars += 1;
-        }
-        self.forest.set_settle(false);
+        let _op = self.sequencer.run(RecordKind::Settle)?;
         (0..3).try_for_each(|_| self.drain())?;
-        self.grid.trim(0)?;
-        Ok(())
+        Ok(self.sequencer.with_applier(|applier| applier.forest_mut().trim())?)
     }
 
-    /// Takes a checkpoint of what is committed and closes the file.
+    /// Takes a checkpoint of what is committed and closes the file. Without space for one, what is in the journal is
+    /// left there.
     ///
     /// # Errors
     /// As [`checkpoint`](Self::checkpoint). The file is closed all the same.
-    pub fn close(mut self) -> Result<(), Error> {
-        if self.grid.is_read_only() { Ok(()) } else { self.checkpoint() }
+    pub fn close(self) -> Result<(), Error> {
+        if self.sequencer.grid().is_read_only() {
+            return Ok(());
+        }
+        match self.checkpoint() {
+            Err(Error::OutOfSpace { .. }) if self.geometry().has_journal() => self.sequencer.witness(),
+            result => result,
+        }
     }
 
-    /// Figures about the database as it is now.
+    /// Figures about the database as it is now. Waits for the op that is being applied.
     #[must_use]
     pub fn stats(&self) -> Stats {
+        self.sequencer.with_applier(|applier| self.stats_of(applier))
+    }
+
+    fn stats_of(&self, applier: &Applier) -> Stats {
+        let (forest, grid) = (applier.forest(), self.sequencer.grid());
         let trees =
-            self.forest.tree_stats().map(|(name, value_size, (mutable_count, immutable_count), levels)| {
+            forest.tree_stats().map(|(name, value_size, (mutable_count, immutable_count), levels)| {
                 TreeStats { name, value_size, mutable_count, immutable_count, levels }
             });
         Stats {
             trees: trees.collect(),
-            op: self.op.get(),
-            beat: self.forest.beat().get(),
-            checkpoint_number: self.grid.checkpoint_state().number,
-            compaction: self.forest.compaction_stats(),
-            grid: self.grid.stats(),
-            space: self.grid.space(),
-            block_size: self.grid.geometry().block_size,
+            op: applier.op().get(),
+            beat: forest.beat().get(),
+            checkpoint_number: grid.checkpoint_state().number,
+            compaction: forest.compaction_stats(),
+            grid: grid.stats(),
+            space: grid.space(),
+            block_size: grid.geometry().block_size,
             io: self.machine.storage.counters(),
             file_size: self.machine.storage.size(),
         }
     }
 
-    /// The id of the last checkpoint: two files with equal ids hold equal checkpoint states.
+    /// The last op that reads see.
+    #[must_use]
+    pub fn visible_op(&self) -> Op {
+        self.sequencer.visible()
+    }
+
+    /// The last op that survives the loss of power.
+    #[must_use]
+    pub fn durable_op(&self) -> Op {
+        self.sequencer.durable()
+    }
+
+    /// The id of the last durable checkpoint: two files with equal ids hold equal checkpoint states.
     #[must_use]
     pub fn checkpoint_id(&self) -> Checksum {
-        self.grid.checkpoint_state().id()
+        self.sequencer.grid().checkpoint_state().id()
     }
 
     /// The sizes that were fixed when the file was created.
     #[must_use]
     pub fn geometry(&self) -> &Geometry {
-        self.grid.geometry()
+        self.sequencer.grid().geometry()
     }
 
     /// The file's path, as it was given.
@@ -205,82 +215,26 @@ impl Database {
         &self.path
     }
 
-    /// The forest below, for tools that look deeper. No part of the promise of semver.
+    /// Uses the forest below, for tools that look deeper. No part of the promise of semver.
     #[doc(hidden)]
-    #[must_use]
-    pub fn forest(&self) -> &Forest {
-        &self.forest
+    pub fn with_forest<T>(&self, look: impl FnOnce(&understory_forest::Forest) -> T) -> T {
+        self.sequencer.with_applier(|applier| look(applier.forest()))
     }
 
     fn tree<R: Record>(&self) -> Result<&Tree<R>, Error> {
-        self.forest.tree().ok_or(Error::UnknownTree { name: R::NAME })
+        self.sequencer.trees().tree().ok_or(Error::UnknownTree { name: R::NAME })
     }
 
     fn check_writable(&self) -> Result<(), Error> {
-        match () {
-            () if self.grid.is_read_only() => Err(Error::ReadOnly),
-            () if self.forest.has_failed() => Err(Error::Poisoned),
-            () => Ok(()),
-        }
-    }
-
-    fn count_op(&mut self, size: u64) {
-        self.op = Op::new(self.op.get() + 1);
-        self.charge_total += charge(size);
-    }
-
-    /// Closes the open beat, and takes the checkpoint that falls due with the bar that ends.
-    fn close_beat(&mut self) -> Result<(), Error> {
-        self.forest.close_beat(None)?;
-        if self.forest.begins_bar() && self.is_checkpoint_due() { self.bar_to_checkpoint() } else { Ok(()) }
-    }
-
-    fn is_checkpoint_due(&self) -> bool {
-        self.charge_total - self.charge_checkpoint >= self.interval()
-    }
-
-    /// The charges between two scheduled checkpoints: a quarter of the live size, within the file's bounds, so that
-    /// what waits to be freed stays in proportion to what is live.
-    fn interval(&self) -> u64 {
-        let geometry = self.grid.geometry();
-        (self.forest.live_size() / 4).clamp(geometry.interval_min, geometry.interval_max)
-    }
-
-    /// A drain op with its checkpoint.
-    fn drain(&mut self) -> Result<(), Error> {
-        self.count_op(0);
-        self.end_bar()?;
-        self.bar_to_checkpoint()
-    }
-
-    /// Closes beats up to the start of a bar at which no memtable takes values any more: all of them wait to be
-    /// flushed.
-    fn end_bar(&mut self) -> Result<(), Error> {
-        while !self.forest.begins_bar() || self.forest.has_mutable_values() {
-            self.forest.close_beat(None)?;
-        }
-        Ok(())
-    }
-
-    fn bar_to_checkpoint(&mut self) -> Result<(), Error> {
-        let (op, charge_total) = (self.op, self.charge_total);
-        self.bar(Some(&Root { op_checkpoint: op, op_flushed: op, charge_total }))?;
-        (self.op_checkpoint, self.charge_checkpoint) = (op, charge_total);
-        Ok(())
-    }
-
-    /// A bar of empty beats.
-    fn bar(&mut self, root: Option<&Root>) -> Result<(), Error> {
-        for _ in 1..self.forest.schedule().beats_per_bar() {
-            self.forest.close_beat(None)?;
-        }
-        self.forest.close_beat(root)?;
-        Ok(())
+        if self.sequencer.grid().is_read_only() { Err(Error::ReadOnly) } else { Ok(()) }
     }
 
     /// Damage that a read-only handle meets may be a writer's reuse of what the handle shows.
     pub(crate) fn read_error(&self, error: TableError) -> Error {
+        if matches!(error, TableError::Expired) {
+            return Error::Expired;
+        }
         let error = ForestError::from(error);
-        if is_expired(&error, &self.grid) { Error::Expired } else { error.into() }
+        if is_expired(&error, self.sequencer.grid()) { Error::Expired } else { error.into() }
     }
 }

@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 use understory_forest::ForestError;
+use understory_format::Op;
 use understory_format::{Corruption, GeometryError};
 use understory_grid::GridError;
 use understory_io::{IoError, OpenError};
+use understory_journal::JournalError;
 
 /// Why a call on a [`Database`](crate::Database) failed.
 ///
@@ -87,8 +89,8 @@ pub enum Error {
     /// A writer has gone on past the checkpoint that this read-only handle shows. Next: open it again.
     #[error("the checkpoint that this handle shows has been overtaken by a writer")]
     Expired,
-    /// No space is left, in the file system or under the size limit. The handle takes no more writes; what
-    /// was committed since the last checkpoint is not on the file. Next: make room, and open it again.
+    /// No space is left, in the file system or under the size limit: nothing of the call has been done. Next: make
+    /// room (in the file system, or a larger limit) and call again; reads go on, and so do commits once there is.
     #[error("out of space: {needed} blocks are needed, {free} are free")]
     OutOfSpace {
         /// Blocks that were wanted.
@@ -106,10 +108,96 @@ pub enum Error {
     /// The operating system refused to read or write. After a failed write the handle takes no more writes.
     #[error(transparent)]
     Io(IoError),
-    /// An earlier write failed, so that what the file holds since the last checkpoint is not known. Reads go
-    /// on. Next: open it again.
-    #[error("an earlier write failed: this handle takes no more writes")]
-    Poisoned,
+    /// The batch was on its way to the disk when a write failed, or to the trees when their compaction did: after the
+    /// next open it is there, whole, or not at all. Next: open the file again, and look.
+    #[error("whether op {op} was committed is not known: {cause}")]
+    CommitUnknown {
+        /// The op that the batch has, if it was committed.
+        op: Op,
+        /// What failed.
+        #[source]
+        cause: Failure,
+    },
+    /// An earlier write failed: this handle takes no more commits, but reads go on. Next: open it again.
+    #[error("this handle takes no more commits since it failed: {cause}")]
+    Poisoned {
+        /// What failed first.
+        #[source]
+        cause: Failure,
+    },
+    /// Acknowledged ops are damaged in the journal. Nothing has been changed. Next: restore the file from a copy, or
+    /// give up these ops and all after them with [`Database::salvage`](crate::Database::salvage).
+    #[error("{}: {source}", path.display())]
+    JournalDamaged {
+        /// The file that was named.
+        path: PathBuf,
+        /// Which ops, and how it is known.
+        source: JournalError,
+    },
+}
+
+/// What ended the life of a handle that writes.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// Reading or writing failed.
+    #[error(transparent)]
+    Io(IoError),
+    /// Compaction met damage.
+    #[error(transparent)]
+    Corrupt(Corruption),
+    /// Compaction found no block buffer that no scan holds.
+    #[error("all block buffers are held by scans in progress")]
+    Busy,
+    /// No space was left where it had been promised.
+    #[error("out of space: {needed} blocks are needed, {free} are free")]
+    OutOfSpace {
+        /// Blocks that were wanted.
+        needed: u64,
+        /// Blocks that there are.
+        free: u64,
+    },
+    /// The file is open for reading only.
+    #[error("the database is open for reading only")]
+    ReadOnly,
+}
+
+impl From<GridError> for Failure {
+    fn from(error: GridError) -> Self {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "what is left is found at open")]
+        match error {
+            GridError::Corrupt(corruption) => Self::Corrupt(corruption),
+            GridError::Io(error) | GridError::Poisoned { cause: error } => Self::Io(error),
+            GridError::OutOfSpace { needed, free } => Self::OutOfSpace { needed, free },
+            GridError::NoBuffers => Self::Busy,
+            GridError::ReadOnly => Self::ReadOnly,
+            other => unreachable!("open has looked at this: {other}"),
+        }
+    }
+}
+
+impl From<JournalError> for Failure {
+    fn from(error: JournalError) -> Self {
+        match error {
+            JournalError::Io(error) => Self::Io(error),
+            other => unreachable!("only recovery reads the journal: {other}"),
+        }
+    }
+}
+
+impl From<ForestError> for Failure {
+    fn from(error: ForestError) -> Self {
+        match error {
+            ForestError::Grid(error) => error.into(),
+            ForestError::Corrupt(corruption) => Self::Corrupt(corruption),
+        }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(cause: Failure) -> Self {
+        Self::Poisoned { cause }
+    }
 }
 
 /// Why trees cannot be declared as they were.
@@ -206,7 +294,7 @@ impl From<GridError> for Error {
             GridError::Io(error) => Self::Io(error),
             GridError::OutOfSpace { needed, free } => Self::OutOfSpace { needed, free },
             GridError::NoBuffers => Self::Busy,
-            GridError::Poisoned => Self::Poisoned,
+            GridError::Poisoned { cause } => Self::Poisoned { cause: Failure::Io(cause) },
             GridError::ReadOnly => Self::ReadOnly,
             GridError::Geometry(error) => Self::Geometry(error),
             other => Self::Unusable { path: PathBuf::new(), source: other },

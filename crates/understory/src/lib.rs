@@ -21,11 +21,10 @@
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("bank.understory");
 //! let options = Options::default().memory(300 << 20);
-//! let mut bank = Database::create(path, &Schema::new().tree::<Account>(), &options)?;
+//! let bank = Database::create(path, &Schema::new().tree::<Account>(), &options)?;
 //! let mut batch = Batch::new();
 //! batch.put(&Account { id: 7.into(), cents: 250.into() });
-//! bank.commit(&batch)?; // applied whole, visible to reads
-//! bank.checkpoint()?; // on stable storage
+//! bank.commit(&batch)?; // on stable storage, and visible
 //! assert_eq!(bank.get::<Account>(7)?.map(|account| account.cents.get()), Some(250));
 //! assert_eq!(bank.scan::<Account>(8..)?.count(), 0);
 //! # Ok(())
@@ -35,26 +34,32 @@
 //! # Not here
 //! Offsets and encodings on disk: `understory-format` has them.
 
+mod applier;
 mod batch;
+mod clock;
 mod database;
 mod error;
 mod open;
 mod options;
+mod recovery;
 mod scan;
 mod schema;
+mod sequencer;
 mod stats;
 
 pub use batch::Batch;
 pub use database::Database;
-pub use error::{Error, SchemaDifference, SchemaError};
-pub use options::Options;
+pub use error::{Error, Failure, SchemaDifference, SchemaError};
+pub use options::{Options, Recovery};
 pub use scan::Scan;
 pub use schema::Schema;
+pub use sequencer::Durability;
 pub use stats::{Stats, TreeStats};
 pub use understory_forest::CompactionStats;
-pub use understory_format::{Corruption, Geometry, GeometryError, Key, Record, record};
+pub use understory_format::{Corruption, Geometry, GeometryError, Key, Op, Record, record};
 pub use understory_grid::{GridError, GridStats, Space};
 pub use understory_io::{Counters, IoError, Machine, OpenError};
+pub use understory_journal::JournalError;
 pub use understory_tree::LevelStats;
 
 /// The example of the workspace's README is compiled and run.

@@ -1,10 +1,11 @@
-//! Creating a database, and opening one at its last checkpoint.
+//! Creating a database, and opening one: at its last checkpoint, and then through what the journal has after it.
 //!
 //! Nothing is written before everything that open looks at was found good: superblock, geometry, schema, free
-//! set, manifest log, the relations between tables, and the block accounting.
+//! set, manifest log, the relations between tables, the block accounting, and the journal up to its head.
 //!
 //! # Not here
-//! What the parts check, each for itself: `understory-grid` and `understory-forest`.
+//! What the parts check, each for itself: `understory-grid`, `understory-forest` and `understory-journal`. The replay:
+//! `recovery`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +15,10 @@ use understory_format::{Geometry, usize_of};
 use understory_grid::{FormatState, Grid, GridError};
 use understory_io::{Arena, IoCause, IoError, Machine, OsStorage};
 
+use crate::applier::Applier;
 use crate::options::Budget;
+use crate::recovery::{NO_MARK, Recover, journal_error};
+use crate::sequencer::{Sequencer, buffer_size};
 use crate::{Database, Error, Options, Schema};
 
 impl Database {
@@ -44,13 +48,13 @@ impl Database {
         schema: &Schema,
         options: &Options,
     ) -> Result<Self, Error> {
-        let machine = Machine::os(Arc::clone(storage), 0).map_err(Error::Io)?;
+        let machine = Machine::os(Arc::clone(storage), WORKERS).map_err(Error::Io)?;
         let geometry = options.geometry.unwrap_or_default();
         Self::format(&machine, path, schema, &geometry, options)?;
         Self::open_on(machine, path, schema, options, Mode::FILE)
     }
 
-    /// Opens the file at `path` for reading and writing, at its last checkpoint.
+    /// Opens the file at `path` for reading and writing, with everything that was committed.
     ///
     /// # Errors
     /// A file that is missing, locked, not one of ours, damaged, or that differs from what the schema and
@@ -59,8 +63,21 @@ impl Database {
         Self::open_path(path.as_ref(), schema, options, false)
     }
 
-    /// Opens the file at `path` for reading only, at its last checkpoint. A writer may be at work on it: when
-    /// that has reused blocks which this handle needs, reads give [`Error::Expired`].
+    /// As [`open`](Self::open), of a file whose journal is damaged: gives up the ops that are lost, and all after
+    /// them. The superblock records that this was done. A file with a good journal is just opened.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for [`Error::JournalDamaged`]: that only remains where ops are lost that the
+    /// checkpoint counts, without which there is no state to go on from.
+    pub fn salvage(path: impl AsRef<Path>, schema: &Schema, options: &Options) -> Result<Self, Error> {
+        let storage = OsStorage::open(path.as_ref(), storage_options(options, false)).map_err(Error::Open)?;
+        let machine = Machine::os(storage, WORKERS).map_err(Error::Io)?;
+        Self::open_on(machine, path.as_ref(), schema, options, Mode { salvage: true, ..Mode::FILE })
+    }
+
+    /// Opens the file at `path` for reading only, as its last checkpoint has it in tables: the last bar before that,
+    /// and what is in the journal alone, does not show. A writer may be at work on it: when that has reused blocks
+    /// which this handle needs, reads give [`Error::Expired`].
     ///
     /// # Errors
     /// As [`open`](Self::open), but for the lock.
@@ -71,7 +88,7 @@ impl Database {
     fn open_path(path: &Path, schema: &Schema, options: &Options, read_only: bool) -> Result<Self, Error> {
         let storage = OsStorage::open(path, storage_options(options, read_only));
         let storage = storage.map_err(Error::Open)?;
-        let machine = Machine::os(storage, 0).map_err(Error::Io)?;
+        let machine = Machine::os(storage, WORKERS).map_err(Error::Io)?;
         Self::open_on(machine, path, schema, options, Mode { read_only, ..Mode::FILE })
     }
 
@@ -90,7 +107,21 @@ impl Database {
         check(schema, geometry, options)?;
         let trees = schema.describe();
         let state = FormatState { geometry: *geometry, trees: &trees, size_limit: options.size_limit };
+        understory_journal::format(machine, geometry).map_err(|error| journal_error(error, path))?;
         Grid::format(machine, &state).map_err(|error| Error::from(error).of_file(path))
+    }
+
+    /// As [`salvage`](Self::salvage), on the storage of `machine`. `path` is for messages only.
+    ///
+    /// # Errors
+    /// As [`salvage`](Self::salvage).
+    pub fn salvage_machine(
+        machine: Machine,
+        path: &Path,
+        schema: &Schema,
+        options: &Options,
+    ) -> Result<Self, Error> {
+        Self::open_on(machine, path, schema, options, Mode { read_only: false, touch: false, salvage: true })
     }
 
     /// Opens the database on the storage of `machine`, real or simulated. `path` is for messages only.
@@ -104,7 +135,7 @@ impl Database {
         options: &Options,
         read_only: bool,
     ) -> Result<Self, Error> {
-        Self::open_on(machine, path, schema, options, Mode { read_only, touch: false })
+        Self::open_on(machine, path, schema, options, Mode { read_only, touch: false, salvage: false })
     }
 
     fn open_on(
@@ -129,22 +160,28 @@ impl Database {
         }
         let chunks =
             arena.pool(usize_of(geometry.block_size), usize_of(budget.chunk_count)).map_err(Error::Io)?;
+        let group_size = usize::try_from(buffer_size(&geometry)).unwrap_or(usize::MAX);
+        let groups = arena.pool(group_size, usize_of(budget.group_count)).map_err(Error::Io)?;
         let grid = Arc::new(Grid::load(machine.clone(), &arena, budget.grid).map_err(unusable)?);
         if let Some(difference) = schema.differs(grid.trees()) {
             return Err(Error::SchemaDiffers { path: path.into(), difference });
         }
-        let mut forest =
+        let forest =
             Forest::open(Arc::clone(&grid), schema.trees(), &chunks).map_err(|error| match error {
                 error if is_expired(&error, &grid) => Error::Expired,
                 ForestError::Corrupt(corruption) => unusable(GridError::Corrupt(corruption)),
                 error @ ForestError::Grid(_) => error.into(),
             })?;
-        if !mode.read_only {
-            forest.begin()?;
-        }
-        Ok(Self::at_checkpoint(path, machine, forest))
+        let recovery = Recover { machine: &machine, arena: &arena, path, options, salvage: mode.salvage };
+        let (applier, journal) =
+            if mode.read_only { (Applier::new(forest, NO_MARK), None) } else { recovery.run(forest)? };
+        let sequencer = Sequencer::new(machine.clone(), applier, journal, groups);
+        Ok(Self::new(path, machine, sequencer))
     }
 }
+
+/// Workers beside the calling threads: one, for compaction and checkpoints.
+const WORKERS: usize = 1;
 
 /// How a storage is opened.
 #[derive(Clone, Copy, Debug)]
@@ -152,11 +189,13 @@ struct Mode {
     read_only: bool,
     /// Whether all memory is taken from the operating system at once, so that no commit waits for it.
     touch: bool,
+    /// Whether a damaged journal is cut before the damage.
+    salvage: bool,
 }
 
 impl Mode {
     /// A file, to be written.
-    const FILE: Self = Self { read_only: false, touch: true };
+    const FILE: Self = Self { read_only: false, touch: true, salvage: false };
 }
 
 /// Whether damage that a read-only handle met may be a writer's reuse of blocks, or its cutting of the file.

@@ -1,8 +1,11 @@
 //! What is chosen at open, and how one memory budget is divided.
 //!
-//! Two generations of memtables come first, because their size follows from the file's geometry; what is
-//! left is for blocks and pages: most of it for whole blocks (index blocks, inputs and outputs of
-//! compactions, scans), a part for single pages that lookups read.
+//! Three generations of memtables and the journal's group buffers come first, because their sizes follow from the
+//! file's geometry; what is left is for blocks and pages: most of it for whole blocks (index blocks, inputs and
+//! outputs of compactions, scans), a part for single pages that lookups read.
+
+use std::fmt;
+use std::sync::Arc;
 
 use understory_forest::TreeSpec;
 use understory_format::{Geometry, usize_of};
@@ -10,7 +13,10 @@ use understory_grid::GridOptions;
 use understory_io::Arena;
 
 use crate::Error;
+use crate::sequencer::{GROUP_BUFFERS, buffer_size};
 
+/// Memtables of a tree: one takes values, one is flushed, one is kept for scans that were begun before its flush.
+const GENERATIONS: u64 = 3;
 /// Memory that a memtable takes for each value outside its chunks: slots of the hash index.
 const INDEX_SIZE_PER_VALUE: u64 = 20;
 /// Of the memory that is not for memtables, the part for single pages, as a divisor.
@@ -21,7 +27,7 @@ const BLOCKS_IN_USE: u32 = 96;
 const PAGE_COUNT_MIN: u32 = 16;
 
 /// How to open or create a [`Database`](crate::Database).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Options {
     /// Memory for memtables and caches, in bytes.
@@ -34,12 +40,45 @@ pub struct Options {
     /// The size that the file may grow to, in bytes, set when the file is created; none for no limit but the
     /// file system's.
     pub size_limit: Option<u64>,
+    /// Told now and then how far the recovery at open has got.
+    pub on_recovery: Option<Arc<dyn Fn(Recovery) + Send + Sync>>,
+}
+
+/// How far the recovery of a file at open has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Recovery {
+    /// The journal is read and checked.
+    Checking {
+        /// Bytes read.
+        bytes: u64,
+        /// Bytes to read at most.
+        of: u64,
+    },
+    /// Its ops are applied.
+    Replaying {
+        /// Ops applied.
+        ops: u64,
+        /// Ops to apply.
+        of: u64,
+    },
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("memory", &self.memory)
+            .field("geometry", &self.geometry)
+            .field("io_threads", &self.io_threads)
+            .field("size_limit", &self.size_limit)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for Options {
     /// 512 MiB, the default geometry, two threads, no size limit.
     fn default() -> Self {
-        Self { memory: 512 << 20, geometry: None, io_threads: 2, size_limit: None }
+        Self { memory: 512 << 20, geometry: None, io_threads: 2, size_limit: None, on_recovery: None }
     }
 }
 
@@ -65,6 +104,13 @@ impl Options {
         self
     }
 
+    /// Sets who is told how far the recovery at open has got.
+    #[must_use]
+    pub fn on_recovery(mut self, tell: impl Fn(Recovery) + Send + Sync + 'static) -> Self {
+        self.on_recovery = Some(Arc::new(tell));
+        self
+    }
+
     /// Sets the size that a new file may grow to, in bytes.
     #[must_use]
     pub fn size_limit(mut self, bytes: u64) -> Self {
@@ -78,6 +124,8 @@ impl Options {
 pub(crate) struct Budget {
     /// Chunks that the memtables of all trees draw from; each of the size of a block.
     pub(crate) chunk_count: u32,
+    /// Buffers that the journal's groups are built in.
+    pub(crate) group_count: u32,
     pub(crate) grid: GridOptions,
 }
 
@@ -89,10 +137,12 @@ impl Budget {
         trees: &[TreeSpec],
         read_only: bool,
     ) -> Result<Self, Error> {
-        let chunk_count = if read_only { 0 } else { 2 * chunks_per_generation(geometry, trees) };
-        let index =
-            if read_only { 0 } else { 2 * INDEX_SIZE_PER_VALUE * values_per_generation(geometry, trees) };
-        let memtables = chunk_count * u64::from(geometry.block_size) + index;
+        let generations = if read_only { 0 } else { GENERATIONS };
+        let chunk_count = generations * chunks_per_generation(geometry, trees);
+        let index = generations * INDEX_SIZE_PER_VALUE * values_per_generation(geometry, trees);
+        let group_count = if read_only { 0 } else { GROUP_BUFFERS };
+        let groups = u64::from(group_count) * buffer_size(geometry);
+        let memtables = chunk_count * u64::from(geometry.block_size) + index + groups;
         let block_count_min = GridOptions::block_count_min().max(BLOCKS_IN_USE);
         let page_count_min = PAGE_COUNT_MIN;
         let needed = memtables
@@ -106,13 +156,15 @@ impl Budget {
         let page_memory = u64::from(pages) * u64::from(geometry.page_size);
         let blocks = count(rest - page_memory.min(rest), geometry.block_size).max(block_count_min);
         let grid = GridOptions { block_count: blocks, page_count: pages, read_only };
-        Ok(Self { chunk_count: u32::try_from(chunk_count).unwrap_or(u32::MAX), grid })
+        Ok(Self { chunk_count: u32::try_from(chunk_count).unwrap_or(u32::MAX), group_count, grid })
     }
 
     /// Bytes of the arena that holds chunks, blocks and pages; none if no machine has so many.
     pub(crate) fn arena_size(&self, geometry: &Geometry) -> Option<usize> {
         let chunks = Arena::needed(usize_of(geometry.block_size), usize_of(self.chunk_count))?;
-        self.grid.arena_size(geometry)?.checked_add(chunks)
+        let group_size = usize::try_from(buffer_size(geometry)).ok()?;
+        let groups = Arena::needed(group_size, usize_of(self.group_count))?;
+        self.grid.arena_size(geometry)?.checked_add(chunks)?.checked_add(groups)
     }
 }
 

@@ -185,7 +185,7 @@ fn a_block_with_two_owners() {
         let _leaked = forge.grid.acquire(&mut forge.reservation);
     });
     let mut forest = forest.unwrap();
-    forest.begin().unwrap();
+    forest.begin(|_| ()).unwrap();
     forest.set_settle(true);
     let error = (0..16).find_map(|_| forest.close_beat(None).err()).unwrap();
     let ForestError::Corrupt(corruption) = &error else { panic!("{error}") };

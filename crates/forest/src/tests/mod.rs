@@ -129,6 +129,8 @@ struct Rig {
     watch: Watch,
     /// Whether the rules are looked at after each close, which reads from the file.
     watches: bool,
+    /// What was put in the open beat, in bytes of its share.
+    beat_size: u64,
 }
 
 impl Rig {
@@ -145,7 +147,7 @@ impl Rig {
         let forest = open(&machine, block_count).unwrap();
         let (model, watch) = (Model::default(), Watch::new(&forest));
         let (bar_before, durable) = (model.clone(), (model.clone(), watch.clone()));
-        Self { sim, forest, model, bar_before, durable, watch, watches: true }
+        Self { sim, forest, model, bar_before, durable, watch, watches: true, beat_size: 0 }
     }
 
     /// The machine stops now, and all that was not synced is lost; what is on disk is opened again.
@@ -154,14 +156,14 @@ impl Rig {
         let forest = open(&machine, BLOCKS).unwrap();
         (self.model, self.watch) = self.durable.clone();
         self.bar_before = self.model.clone();
-        (self.forest, self.sim) = (forest, sim);
+        (self.forest, self.sim, self.beat_size) = (forest, sim, 0);
         self.watch.after_open(&self.forest);
     }
 
     /// Whether the open beat has room for one more record of this size.
     fn has_room(&self, value_size: u32) -> bool {
         let share = u64::from(self.forest.grid().geometry().share_size);
-        self.forest.beat_size() + effect_size(value_size) <= share
+        self.beat_size + effect_size(value_size) <= share
     }
 
     /// Puts a record or a tombstone; false if the beat has no room for it.
@@ -171,9 +173,12 @@ impl Rig {
             return false;
         }
         let version = self.model.op + 1;
-        let tree = self.forest.tree_mut::<R>().unwrap();
-        tree.put(&R::make(key, version), tombstone).unwrap();
-        self.forest.add_beat_size(effect_size(value_size));
+        let id = self.forest.tree::<R>().unwrap().id();
+        let bitmap = [1];
+        let record = R::make(key, version);
+        self.forest.append(id, record.as_bytes(), tombstone.then_some(&bitmap)).unwrap();
+        self.forest.publish();
+        self.beat_size += effect_size(value_size);
         if tombstone {
             R::of_mut(&mut self.model).remove(&key);
         } else {
@@ -221,10 +226,12 @@ impl Rig {
             op_checkpoint: Op::new(self.model.op),
             op_flushed: Op::new(self.bar_before.op),
             charge_total: self.model.op * 4096,
+            journal: (0, Checksum::ZERO),
         };
         let root = (checkpoint && ends_bar).then_some(&root);
         let before = self.watch.before_close(&self.forest);
-        let id = self.forest.close_beat(root)?;
+        let id = self.forest.close_beat(root)?.map(|run| run.wait()).transpose()?;
+        self.beat_size = 0;
         if self.watches {
             self.watch.after_close(&before, &self.forest);
         }
@@ -262,7 +269,7 @@ const BLOCKS: u32 = 192;
 /// Opens the forest of three trees for writing.
 fn open(machine: &Machine, block_count: u32) -> Result<Forest, ForestError> {
     let mut forest = load(machine, &specs(), block_count)?;
-    forest.begin()?;
+    forest.begin(|_| ())?;
     Ok(forest)
 }
 

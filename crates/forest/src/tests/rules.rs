@@ -114,8 +114,9 @@ fn small_neighbours_are_joined() {
     rig.model.check(&rig.forest).unwrap();
     let tree = rig.forest.tree::<Pair>().unwrap();
     let table_max = tree.layout().value_count_max;
-    for level in tree.manifest().levels() {
-        let tables: Vec<_> = tree.manifest().iter(level, understory_format::Beat::MAX).collect();
+    let manifest = tree.manifest();
+    for level in manifest.levels() {
+        let tables: Vec<_> = manifest.iter(level, understory_format::Beat::MAX).collect();
         for pair in tables.windows(2) {
             let both = pair[0].info.value_count + pair[1].info.value_count;
             assert!(both > table_max, "{level}: {both} values in two tables");
@@ -188,7 +189,12 @@ fn records_that_do_not_fit_are_told() {
 #[should_panic(expected = "a checkpoint is the end of a bar")]
 fn a_checkpoint_within_a_bar_is_refused() {
     let mut rig = Rig::new(geometry(), 1);
-    let root = Root { op_checkpoint: Op::new(0), op_flushed: Op::new(0), charge_total: 0 };
+    let root = Root {
+        op_checkpoint: Op::new(0),
+        op_flushed: Op::new(0),
+        charge_total: 0,
+        journal: (0, understory_format::Checksum::ZERO),
+    };
     drop(rig.forest.close_beat(Some(&root)));
 }
 
@@ -200,7 +206,12 @@ fn a_checkpoint_that_forgets_a_memtable_is_refused() {
     for _ in 0..3 {
         rig.close(false).unwrap();
     }
-    let root = Root { op_checkpoint: Op::new(1), op_flushed: Op::new(1), charge_total: 0 };
+    let root = Root {
+        op_checkpoint: Op::new(1),
+        op_flushed: Op::new(1),
+        charge_total: 0,
+        journal: (0, understory_format::Checksum::ZERO),
+    };
     drop(rig.forest.close_beat(Some(&root)));
 }
 
@@ -208,7 +219,7 @@ fn a_checkpoint_that_forgets_a_memtable_is_refused() {
 #[should_panic(expected = "a forest begins once")]
 fn a_forest_begins_once() {
     let mut rig = Rig::new(geometry(), 1);
-    drop(rig.forest.begin());
+    drop(rig.forest.begin(|_| ()));
 }
 
 /// Values of the open beat are read in order with those that wait and those in tables.

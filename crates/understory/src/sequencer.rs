@@ -1,0 +1,491 @@
+//! The sequencer: gives batches their ops, makes them durable in groups, has them applied in order.
+//!
+//! ```text
+//! commit -> stage: op number, record into the open group      (a short lock)
+//!        -> lead:  write the group to the journal, sync it    (one leader at a time)
+//!        -> apply: every op of the group, in order; visible   (one group at a time)
+//!        -> done:  each member of the group is woken on its own
+//! ```
+//!
+//! The first who finds nobody leading leads the group that it staged into; while that is written, others stage into
+//! the next. Who leads hands over to a member of the next group: before it applies its own if that is large, so that
+//! writing and applying overlap, and after it has woken the members of its own if that is small, so that groups are
+//! full.
+//!
+//! A half-bar ends by an op of its own, staged before an op that does not fit any more. No op of the next half-bar is
+//! staged before that one is applied and the half-bar admitted: a batch that it has no space for is refused here,
+//! before anything is written.
+//!
+//! # Invariants
+//! - Group `k + 1` is written only after `k` is synced, unless nobody in `k` asked for that (`Durability::Buffered`).
+//! - An op is visible only after its group is durable, or handed over if it is buffered (R11).
+//! - After a failure nothing more is staged; whatever was staged and not applied is unknown to who committed it.
+//!
+//! # Not here
+//! What an op does: the applier. How a group looks: the journal.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use understory_forest::{ForestError, Trees};
+use understory_format::{Op, RecordKind};
+use understory_grid::{Grid, GridError};
+use understory_io::{Machine, Pool, Turn, fresh_key};
+use understory_journal::{Group, GroupBuilder, Journal};
+
+use crate::Error;
+use crate::applier::Applier;
+use crate::batch::Body;
+use crate::clock::{Clock, Room};
+use crate::error::Failure;
+
+/// A group of more bytes is applied while the next is written.
+const OVERLAP_SIZE_MIN: u64 = 64 << 10;
+/// At most so many bytes of buffered commits are handed over and not synced.
+const BUFFERED_SIZE_MAX: u64 = 1 << 20;
+/// Group buffers: one that ops are staged into, one that is written, one that is applied.
+pub(crate) const GROUP_BUFFERS: u32 = 3;
+
+/// What a commit waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// It is on stable storage: it survives the loss of power.
+    #[default]
+    Synced,
+    /// It is handed to the operating system: it survives the end of the process. Loss of power may cost it, with all
+    /// that came after it, but no more than the last mebibyte of the journal.
+    Buffered,
+}
+
+/// One thread that waits for its op.
+#[derive(Debug)]
+struct Member {
+    op: Op,
+    key: u64,
+    /// It is to lead the group that it is in.
+    appointed: AtomicBool,
+    outcome: OnceLock<Result<(), Failure>>,
+}
+
+/// The group that ops are staged into.
+#[derive(Debug)]
+struct OpenGroup {
+    builder: GroupBuilder,
+    sync: bool,
+    members: Vec<Arc<Member>>,
+}
+
+#[derive(Debug)]
+struct Staging {
+    /// The last op that was staged.
+    op: Op,
+    /// Where it falls.
+    clock: Clock,
+    open: Option<OpenGroup>,
+    /// Somebody leads, or is appointed to.
+    led: bool,
+    /// Somebody ends a half-bar, drains, settles or asks for admission: no batch is staged.
+    busy: bool,
+    /// Whether the half-bar that ops are staged for is admitted.
+    admitted: bool,
+    failure: Option<Failure>,
+}
+
+/// Commits, from any number of threads.
+#[derive(Debug)]
+pub(crate) struct Sequencer {
+    machine: Machine,
+    grid: Arc<Grid>,
+    trees: Trees,
+    /// None for a file without one.
+    journal: Option<Journal>,
+    buffers: Pool,
+    staging: Mutex<Staging>,
+    /// For who waits for room in a group, or for `busy` to end.
+    staging_key: u64,
+    /// Whose turn it is to use the applier; the lock is free for who has the turn.
+    turn: Turn,
+    applier: Mutex<Applier>,
+    visible: AtomicU64,
+    durable: AtomicU64,
+    /// Bytes handed over since the last sync.
+    unsynced: AtomicU64,
+}
+
+impl Sequencer {
+    /// Goes on where replay ended.
+    pub(crate) fn new(machine: Machine, applier: Applier, journal: Option<Journal>, buffers: Pool) -> Self {
+        let forest = applier.forest();
+        let staging = Staging {
+            op: applier.op(),
+            clock: applier.clock(),
+            open: None,
+            led: false,
+            busy: false,
+            admitted: forest.is_admitted(),
+            failure: None,
+        };
+        let durable = if journal.is_some() { applier.op() } else { applier.op_checkpoint() };
+        Self {
+            grid: Arc::clone(forest.grid()),
+            trees: forest.trees().clone(),
+            journal,
+            buffers,
+            staging: Mutex::new(staging),
+            staging_key: fresh_key(),
+            turn: Turn::new(Arc::clone(&machine.park)),
+            visible: AtomicU64::new(applier.op().get()),
+            durable: AtomicU64::new(durable.get()),
+            unsynced: AtomicU64::new(0),
+            applier: Mutex::new(applier),
+            machine,
+        }
+    }
+
+    pub(crate) fn trees(&self) -> &Trees {
+        &self.trees
+    }
+
+    pub(crate) fn grid(&self) -> &Arc<Grid> {
+        &self.grid
+    }
+
+    /// The last op that readers see.
+    pub(crate) fn visible(&self) -> Op {
+        Op::new(self.visible.load(Ordering::Acquire))
+    }
+
+    /// The last op that survives the loss of power.
+    pub(crate) fn durable(&self) -> Op {
+        let checkpoint = self.grid.checkpoint_state().op_checkpoint;
+        Op::new(self.durable.load(Ordering::Acquire)).max(checkpoint)
+    }
+
+    /// Uses the applier when it is between two groups; waits for that.
+    pub(crate) fn with_applier<T>(&self, act: impl FnOnce(&mut Applier) -> T) -> T {
+        let _turn = self.turn.take();
+        act(&mut self.applier.lock())
+    }
+
+    /// Commits a batch: its op is applied, and as durable as asked for, when this returns.
+    pub(crate) fn commit(&self, body: &Body<'_>, durability: Durability) -> Result<Op, Error> {
+        let (member, leads) = self.stage(body, durability)?;
+        self.finish(&member, leads)?;
+        Ok(member.op)
+    }
+
+    /// Runs an op that goes through whole bars; gives it when it is done.
+    pub(crate) fn run(&self, kind: RecordKind) -> Result<Op, Error> {
+        self.exclusively(|| {
+            self.resume()?;
+            let (member, leads) = self.stage_special(kind)?;
+            self.finish(&member, leads)?;
+            Ok(member.op)
+        })
+    }
+
+    /// Makes sure that the next open knows the last group to be durable, if anything has been journaled.
+    pub(crate) fn witness(&self) -> Result<(), Error> {
+        match &self.journal {
+            Some(journal) => Ok(journal.witness().map_err(Failure::from)?),
+            None => Ok(()),
+        }
+    }
+
+    /// The first failure, if there was one.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        self.staging.lock().failure.clone()
+    }
+
+    /// Puts a batch into the open group, for the half-bar that is open and admitted.
+    fn stage(&self, body: &Body<'_>, durability: Durability) -> Result<(Arc<Member>, bool), Error> {
+        loop {
+            let mut staging = self.staging.lock();
+            staging.check()?;
+            if staging.busy {
+                drop(staging);
+                self.wait_staging(&mut |staging| !staging.busy);
+                continue;
+            }
+            let room = staging.clock.room(body.effects);
+            if !staging.admitted || room == Room::NextHalf {
+                drop(staging);
+                self.open_half_bar(body.effects)?;
+                continue;
+            }
+            let Some(staged) = self.push(&mut staging, RecordKind::Batch, body, durability)? else {
+                drop(staging);
+                self.wait_room(body.size);
+                continue;
+            };
+            if room == Room::NextBeat {
+                staging.clock.close();
+            }
+            staging.clock.add(body.effects);
+            return Ok(staged);
+        }
+    }
+
+    /// Ends the half-bar that has no room for an op of this size, and has the open one admitted.
+    fn open_half_bar(&self, effects: u64) -> Result<(), Error> {
+        self.exclusively(|| {
+            let room = self.staging.lock().clock.room(effects);
+            if room == Room::NextHalf {
+                let (member, leads) = self.stage_special(RecordKind::Close)?;
+                self.finish(&member, leads)?;
+            }
+            self.resume()
+        })
+    }
+
+    /// Goes on with what an op left undone for want of space, and has the open half-bar admitted.
+    fn resume(&self) -> Result<(), Error> {
+        let result = self.with_applier(Applier::resume);
+        result.map_err(|error| match error {
+            full @ ForestError::Grid(GridError::OutOfSpace { .. }) => full.into(),
+            error => self.fail(error.into()).into(),
+        })
+    }
+
+    /// Runs `act` while no batch is staged; before others go on, the staging clock is set to the applier's.
+    fn exclusively<T>(&self, act: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        loop {
+            let mut staging = self.staging.lock();
+            staging.check()?;
+            if !staging.busy {
+                staging.busy = true;
+                break;
+            }
+            drop(staging);
+            self.wait_staging(&mut |staging| !staging.busy);
+        }
+        let result = act();
+        let (op, clock, admitted) =
+            self.with_applier(|applier| (applier.op(), applier.clock(), applier.forest().is_admitted()));
+        let mut staging = self.staging.lock();
+        // Unless something failed, everything staged is applied: nobody else stages now. If nothing was staged by
+        // `act`, ops from before may still be on their way.
+        if staging.op == op {
+            staging.clock = clock;
+        }
+        staging.admitted = admitted;
+        staging.busy = false;
+        drop(staging);
+        self.machine.park.wake(self.staging_key);
+        result
+    }
+
+    /// Puts an op without effects into the open group; the caller has made staging busy.
+    fn stage_special(&self, kind: RecordKind) -> Result<(Arc<Member>, bool), Error> {
+        loop {
+            let mut staging = self.staging.lock();
+            staging.check()?;
+            if let Some(staged) = self.push(&mut staging, kind, &Body::empty(), Durability::Synced)? {
+                return Ok(staged);
+            }
+            drop(staging);
+            self.wait_room(0);
+        }
+    }
+
+    /// Appends a record to the open group, or begins one; none if it has to wait for room. Also whether the caller
+    /// leads.
+    fn push(
+        &self,
+        staging: &mut Staging,
+        kind: RecordKind,
+        body: &Body<'_>,
+        durability: Durability,
+    ) -> Result<Option<(Arc<Member>, bool)>, Error> {
+        let op = staging.op.next();
+        if staging.open.is_none() {
+            let Some(buffer) = self.buffers.take() else { return Ok(None) };
+            let builder = GroupBuilder::new(buffer, op);
+            staging.open = Some(OpenGroup { builder, sync: false, members: Vec::new() });
+        }
+        let group = staging.open.as_mut().expect("just opened");
+        if !group.builder.fits(body.size) {
+            return Ok(None);
+        }
+        group.builder.push(kind, body.part_count(), body.size, |bytes| body.encode(bytes));
+        group.sync |= durability == Durability::Synced;
+        let member = Arc::new(Member {
+            op,
+            key: fresh_key(),
+            appointed: AtomicBool::new(false),
+            outcome: OnceLock::new(),
+        });
+        group.members.push(Arc::clone(&member));
+        staging.op = op;
+        let leads = !std::mem::replace(&mut staging.led, true);
+        Ok(Some((member, leads)))
+    }
+
+    fn wait_staging(&self, ready: &mut dyn FnMut(&Staging) -> bool) {
+        self.machine.park.park_until(self.staging_key, &mut || {
+            let staging = self.staging.lock();
+            staging.failure.is_some() || ready(&staging)
+        });
+    }
+
+    /// Waits until the open group has room for a record, or there is a buffer to open one.
+    fn wait_room(&self, size: u64) {
+        self.wait_staging(&mut |staging| match &staging.open {
+            Some(group) => group.builder.fits(size),
+            None => self.buffers.available() > 0,
+        });
+    }
+
+    /// Waits for the outcome of an op that was staged; leads its group if that falls to the caller.
+    fn finish(&self, member: &Member, leads: bool) -> Result<(), Error> {
+        if !leads {
+            let mut ready = || member.outcome.get().is_some() || member.appointed.load(Ordering::Acquire);
+            self.machine.park.park_until(member.key, &mut ready);
+        }
+        if member.outcome.get().is_none() {
+            self.lead();
+        }
+        match member.outcome.get().expect("a group that is led has an outcome") {
+            Ok(()) => Ok(()),
+            Err(Failure::OutOfSpace { needed, free }) => {
+                Err(Error::OutOfSpace { needed: *needed, free: *free })
+            }
+            Err(cause) => Err(Error::CommitUnknown { op: member.op, cause: cause.clone() }),
+        }
+    }
+
+    /// Writes, applies and acknowledges the open group.
+    fn lead(&self) {
+        let OpenGroup { builder, sync, members } =
+            self.staging.lock().open.take().expect("who leads has staged into the open group");
+        self.machine.park.wake(self.staging_key);
+        let group = match self.write(builder, sync) {
+            Ok(group) => group,
+            Err(failure) => {
+                let failure = self.fail(failure);
+                self.acknowledge(&members, &Err((Op::ZERO, failure)));
+                return self.hand_over();
+            }
+        };
+        let turn = self.turn.take();
+        let overlaps = group.size() > OVERLAP_SIZE_MIN;
+        if overlaps {
+            self.hand_over();
+        }
+        let applied = self.apply(&group);
+        // Its buffer is free for who waits to stage.
+        drop(group);
+        drop(turn);
+        self.machine.park.wake(self.staging_key);
+        self.acknowledge(&members, &applied);
+        if !overlaps {
+            self.hand_over();
+        }
+    }
+
+    /// Makes a group as durable as its members ask for.
+    fn write(&self, builder: GroupBuilder, sync: bool) -> Result<Group, Failure> {
+        let Some(journal) = &self.journal else { return Ok(builder.into_group()) };
+        self.make_room(journal, builder.size())?;
+        let group = journal.write(builder, self.grid.checkpoint_state().id())?;
+        let unsynced = self.unsynced.load(Ordering::Relaxed) + group.size();
+        let sync = sync || unsynced > BUFFERED_SIZE_MAX;
+        if sync {
+            journal.sync()?;
+            self.durable.store(group.last_op().get(), Ordering::Release);
+        }
+        self.unsynced.store(if sync { 0 } else { unsynced }, Ordering::Relaxed);
+        Ok(group)
+    }
+
+    /// Waits for the checkpoint that lets the ring's oldest groups go, if there is no room without it. A ring is as
+    /// large as what can be in it before that.
+    fn make_room(&self, journal: &Journal, size: u64) -> Result<(), Failure> {
+        journal.release(self.grid.local_state().journal_position);
+        if journal.room() >= size {
+            return Ok(());
+        }
+        if let Some(run) = self.with_applier(|applier| applier.run()) {
+            let _id = run.wait()?;
+        }
+        journal.release(self.grid.local_state().journal_position);
+        assert!(
+            journal.room() >= size,
+            "the ring holds an interval and what comes before its checkpoint is durable"
+        );
+        Ok(())
+    }
+
+    /// Applies all ops of a group. After an error: the last op that is applied, and why the next is not.
+    fn apply(&self, group: &Group) -> Result<(), (Op, Failure)> {
+        if let Some(failure) = self.failure() {
+            return Err((Op::ZERO, failure));
+        }
+        let mut applier = self.applier.lock();
+        for (record, mark) in group.records() {
+            let applied = applier.apply(&record, mark);
+            self.visible.store(applier.op().get(), Ordering::Release);
+            match applied {
+                Ok(()) => {}
+                Err(ForestError::Grid(GridError::OutOfSpace { needed, free })) => {
+                    // Nobody stages behind an op that goes through whole bars, so that this is the last of its group.
+                    let before = Op::new(record.op.get() - 1);
+                    return Err((before, Failure::OutOfSpace { needed, free }));
+                }
+                Err(error) => {
+                    let before = Op::new(record.op.get() - 1);
+                    return Err((before, self.fail(error.into())));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells each member of a group what became of its op. Wakes just them.
+    fn acknowledge(&self, members: &[Arc<Member>], applied: &Result<(), (Op, Failure)>) {
+        for member in members {
+            let outcome = match applied {
+                Err((last, failure)) if member.op > *last => Err(failure.clone()),
+                Ok(()) | Err(_) => Ok(()),
+            };
+            member.outcome.set(outcome).expect("a group has one outcome");
+            self.machine.park.wake(member.key);
+        }
+    }
+
+    /// Lets a member of the next group lead, if there is one.
+    fn hand_over(&self) {
+        let next = {
+            let mut staging = self.staging.lock();
+            let next = staging.open.as_ref().and_then(|group| group.members.first().cloned());
+            staging.led = next.is_some();
+            next
+        };
+        if let Some(member) = next {
+            member.appointed.store(true, Ordering::Release);
+            self.machine.park.wake(member.key);
+        }
+    }
+
+    /// Notes a failure after which nothing is staged; gives the first one.
+    fn fail(&self, failure: Failure) -> Failure {
+        let first = self.staging.lock().failure.get_or_insert(failure).clone();
+        self.machine.park.wake(self.staging_key);
+        first
+    }
+}
+
+impl Staging {
+    fn check(&self) -> Result<(), Error> {
+        match &self.failure {
+            Some(cause) => Err(Error::Poisoned { cause: cause.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Bytes of the buffers that groups are built in.
+pub(crate) fn buffer_size(geometry: &understory_format::Geometry) -> u64 {
+    Journal::group_size_max(geometry)
+}
