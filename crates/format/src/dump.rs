@@ -16,11 +16,16 @@
 use core::fmt::Write;
 use core::ops::Range;
 
+use zerocopy::FromBytes;
+
 use crate::block::{self, BlockHeader, BlockKind, HEADER_SIZE};
 use crate::catalogue::{CatalogueEntry, CatalogueMetadata, KeyFieldWire, KeyFieldsWire};
 use crate::geometry::GeometryWire;
 use crate::index::{IndexEntry, IndexMetadata, IndexView};
-use crate::journal::{JournalGroupWire, JournalPartWire, JournalRecordWire};
+use crate::journal::{
+    GROUP_HEADER_SIZE, JournalGroupWire, JournalPartWire, JournalRecordWire, PART_HEADER_SIZE, PartView,
+    Parts, RECORD_HEADER_SIZE,
+};
 use crate::layout::{Field, FieldKind, Layout};
 use crate::manifest_block::ManifestMetadata;
 use crate::refs::TwinRefWire;
@@ -109,6 +114,29 @@ pub fn dump_block(block: &[u8]) -> String {
     dump.text
 }
 
+/// A group of the journal as text: header, records, parts and effects. What cannot be made out is shown as rows of
+/// bytes. Whatever the bytes, this does not panic.
+#[must_use]
+pub fn dump_group(group: &[u8]) -> String {
+    let mut dump = Dump::default();
+    dump.structure(0, "", &JournalGroupWire::LAYOUT, group);
+    let count = JournalGroupWire::ref_from_prefix(group).map_or(0, |(wire, _)| wire.op_count.get());
+    let mut at = GROUP_HEADER_SIZE;
+    for index in 0..count {
+        match dump.record(at, &format!("record[{index}]."), group) {
+            Some(end) => at = end,
+            None => break,
+        }
+    }
+    let rest = group.get(at..).unwrap_or_default();
+    if rest.iter().all(|&byte| byte == 0) {
+        dump.line(at, "padding", rest, "");
+    } else {
+        dump.rows("rest", at, rest);
+    }
+    dump.text
+}
+
 const fn metadata_layout(kind: BlockKind) -> &'static Layout {
     match kind {
         BlockKind::Index => &IndexMetadata::LAYOUT,
@@ -190,6 +218,35 @@ impl Dump {
             at += bytes.len();
         }
         Some(())
+    }
+
+    /// A record of the journal and its parts, from `start` on; where it ends.
+    fn record(&mut self, start: usize, prefix: &str, group: &[u8]) -> Option<usize> {
+        let (wire, _) = JournalRecordWire::ref_from_prefix(group.get(start..)?).ok()?;
+        let body = start + RECORD_HEADER_SIZE;
+        let end = body.checked_add(usize_of(wire.size.get())).filter(|&end| end <= group.len())?;
+        self.structure(start, prefix, &JournalRecordWire::LAYOUT, group.get(start..body)?);
+        let mut at = body;
+        for part in Parts::new(group.get(body..end)?, wire.part_count.get()).enumerate() {
+            let (index, Ok(part)) = part else { break };
+            at = self.part(at, &format!("{prefix}part[{index}]."), &part, group)?;
+        }
+        self.rows(&format!("{prefix}rest"), at, group.get(at..end)?);
+        Some(end)
+    }
+
+    fn part(&mut self, start: usize, prefix: &str, part: &PartView<'_>, group: &[u8]) -> Option<usize> {
+        let mut at = start + PART_HEADER_SIZE;
+        self.structure(start, prefix, &JournalPartWire::LAYOUT, group.get(start..at)?);
+        if let Some(tombstones) = part.tombstones() {
+            self.line(at, &format!("{prefix}tombstones"), tombstones, "");
+            at += tombstones.len();
+        }
+        for (index, (value, _)) in part.effects().enumerate() {
+            self.line(at, &format!("{prefix}value[{index}]"), value, "");
+            at += value.len();
+        }
+        Some(at)
     }
 
     fn value(&mut self, block: &[u8]) -> Option<()> {

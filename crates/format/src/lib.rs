@@ -48,7 +48,7 @@ pub use block::{
     write_len,
 };
 pub use catalogue::{CatalogueEntry, CatalogueView, TreeDescription, TreeName, Usage, fingerprint};
-pub use dump::{documents, dump, dump_block, dump_superblock, layouts, markdown};
+pub use dump::{documents, dump, dump_block, dump_group, dump_superblock, layouts, markdown};
 pub use error::{Corruption, Expected, Place};
 pub use geometry::{
     Difference, Geometry, GeometryError, Level0, SECTOR_SIZE, SUPERBLOCK_COPIES, SUPERBLOCK_STRIDE,

@@ -189,20 +189,25 @@ impl<'a> PartView<'a> {
 
     /// The part at the start of `body`, and what is behind it.
     fn read(body: &'a [u8]) -> Result<(Self, &'a [u8]), Corruption> {
-        let length = u64_of(body.len());
-        let short = |field| Corruption::new(field, Expected::Rule("within the record"), length.into());
-        let (wire, behind) = JournalPartWire::ref_from_prefix(body).map_err(|_| short("part"))?;
+        let header = u64_of(PART_HEADER_SIZE);
+        let (wire, behind) = JournalPartWire::ref_from_prefix(body).map_err(|_| {
+            Corruption::new("part", Expected::AtLeast(header.into()), u64_of(body.len()).into())
+        })?;
         let expected = Expected::AtLeast(1);
         let tree = TreeId::new(wire.tree_id.get()).ok_or_else(|| Corruption::new("tree_id", expected, 0))?;
         at_most("flags", HAS_TOMBSTONES, wire.flags.get())?;
         at_least("value_size", 1_u8, wire.value_size.get())?;
         at_most("value_size", u64_of(VALUE_SIZE_MAX), wire.value_size.get())?;
         at_least("count", 1_u8, wire.count.get())?;
+        let short = || {
+            let expected = Expected::Rule("effects that lie within the record");
+            Corruption::new("count", expected, wire.count.get().into())
+        };
         let (count, value_size) = (wire.count.get(), wire.value_size.get());
         let bitmap = if wire.flags.get() == HAS_TOMBSTONES { usize_of(bitmap_size(count)) } else { 0 };
-        let values = usize::try_from(u64::from(count) * u64::from(value_size)).map_err(|_| short("count"))?;
-        let (tombstones, behind) = behind.split_at_checked(bitmap).ok_or_else(|| short("count"))?;
-        let (values, behind) = behind.split_at_checked(values).ok_or_else(|| short("count"))?;
+        let values = usize::try_from(u64::from(count) * u64::from(value_size)).map_err(|_| short())?;
+        let (tombstones, behind) = behind.split_at_checked(bitmap).ok_or_else(short)?;
+        let (values, behind) = behind.split_at_checked(values).ok_or_else(short)?;
         let part = Self { tree, value_size, count, tombstones, values };
         part.check_bitmap()?;
         Ok((part, behind))

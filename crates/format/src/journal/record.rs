@@ -171,12 +171,13 @@ impl<'a> Records<'a> {
     }
 
     fn read(&mut self) -> Result<RecordView<'a>, Corruption> {
-        let rest = u64_of(self.rest.len());
-        let short = |field| Corruption::new(field, Expected::Rule("within the group"), rest.into());
-        let (wire, behind) = JournalRecordWire::ref_from_prefix(self.rest).map_err(|_| short("record"))?;
+        let (wire, behind) = JournalRecordWire::ref_from_prefix(self.rest)
+            .map_err(|_| Corruption::new("record", Expected::AtLeast(64), u64_of(self.rest.len()).into()))?;
         let header = RecordHeader::decode(wire)?;
         exactly("op", self.op.get(), header.op.get())?;
-        let (body, behind) = behind.split_at_checked(usize_of(header.size)).ok_or_else(|| short("size"))?;
+        let (body, behind) = behind.split_at_checked(usize_of(header.size)).ok_or_else(|| {
+            Corruption::new("size", Expected::AtMost(u64_of(behind.len()).into()), header.size.into())
+        })?;
         self.used += RECORD_HEADER_SIZE + body.len();
         self.rest = behind;
         self.op = self.op.next();
