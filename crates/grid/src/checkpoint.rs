@@ -21,6 +21,8 @@ use understory_format::{
     Superblock, TwinRef, trailer, u32_of, u64_of, usize_of,
 };
 
+use understory_io::Buffer;
+
 use crate::error::GridError;
 use crate::grid::{Grid, Root};
 use crate::superblock;
@@ -268,14 +270,24 @@ impl Grid {
         let mut previous = None;
         for ((index, bytes), pair) in (0..).zip(pieces).zip(staged.addresses.chunks_exact(2)) {
             let &[address, twin] = pair else { unreachable!("pairs have two") };
-            let mut buffer = self.buffer()?;
+            let mut buffer = self.trailer_buffer()?;
             let placement = Placement { address, twin: Some(twin), tree: None, beat: staged.next.beat };
             let chunk = trailer::Chunk { previous, index, count, total_size: u64_of(staged.encoded.len()) };
             let checksum = trailer::encode(&mut buffer, &placement, &chunk, bytes);
             previous = Some(TwinRef { address, twin, checksum });
-            drop(self.write(buffer)?);
+            drop(self.hand_over(buffer, false)?);
         }
         Ok(previous.expect("an encoded free set has at least one chunk"))
+    }
+
+    /// A buffer for a trailer, of a pool of their own: a checkpoint does not fail because others hold all blocks.
+    fn trailer_buffer(&self) -> Result<Buffer, GridError> {
+        if let Some(buffer) = self.trailers.take() {
+            return Ok(buffer);
+        }
+        self.flush()?;
+        // They are not cached, and nobody has a reference to one before the checkpoint is durable.
+        Ok(self.trailers.take().expect("the trailers before are written, and nobody else holds them"))
     }
 
     /// Writes a superblock; who calls has the turn.
@@ -296,8 +308,7 @@ impl Grid {
         let written = superblock::write(&*self.machine.storage, &self.sectors, &superblock, order);
         let checksum = written.map_err(|error| self.poisoned_by(error))?;
         self.counts.superblocks_written.one();
-        *self.root.lock() =
-            Root { superblock, checksum, sequence_seen: sequence, write_order: [0, 1, 2, 3] };
+        *self.root.lock() = Root { superblock, checksum, sequence_seen: sequence, write_order: [0, 1, 2, 3] };
         Ok(())
     }
 }

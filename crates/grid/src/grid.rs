@@ -8,13 +8,14 @@
 //! Anything that does I/O.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use understory_format::{
     BlockAddress, CheckpointState, Checksum, Corruption, Expected, Geometry, LocalState, Place, Superblock,
     TreeDescription, u64_of,
 };
-use understory_io::{Arena, IoError, Machine, Pool};
+use understory_io::{Arena, IoError, Machine, Pool, Turn};
 
 use crate::block::{Block, Page};
 use crate::cache::Cache;
@@ -23,11 +24,12 @@ use crate::free_set::FreeSet;
 use crate::reads::Reads;
 use crate::stats::{Counts, GridStats};
 use crate::superblock::SECTOR_BUFFERS;
-use crate::turn::Turn;
 use crate::writes::Writes;
 
 /// The fewest block buffers a grid works with.
 const BLOCK_COUNT_MIN: u32 = 16;
+/// Buffers for the blocks of the encoded free set: while one is on its way, the next is filled.
+pub(crate) const TRAILER_BUFFERS: u32 = 2;
 /// Damaged copies remembered at most.
 const DAMAGED_MAX: usize = 64;
 
@@ -49,6 +51,10 @@ impl GridOptions {
         BLOCK_COUNT_MIN
     }
 
+    pub(crate) fn trailer_buffers(&self) -> u32 {
+        if self.read_only { 0 } else { TRAILER_BUFFERS }
+    }
+
     /// Bytes that a grid takes from its arena, or `None` if there are not so many.
     #[must_use]
     pub fn arena_size(&self, geometry: &Geometry) -> Option<usize> {
@@ -56,6 +62,7 @@ impl GridOptions {
             |size: u32, count: u32| Arena::needed(usize::try_from(size).ok()?, usize::try_from(count).ok()?);
         let (sector_size, sector_count) = SECTOR_BUFFERS;
         size(geometry.block_size, self.block_count)?
+            .checked_add(size(geometry.block_size, self.trailer_buffers())?)?
             .checked_add(size(geometry.page_size, self.page_count)?)?
             .checked_add(Arena::needed(sector_size, sector_count)?)
     }
@@ -96,6 +103,7 @@ pub struct Grid {
     pub(crate) trees: Vec<TreeDescription>,
     pub(crate) read_only: bool,
     pub(crate) blocks: Pool,
+    pub(crate) trailers: Pool,
     pub(crate) pages: Pool,
     pub(crate) sectors: Pool,
     pub(crate) block_cache: Cache<Block>,
@@ -106,6 +114,8 @@ pub struct Grid {
     pub(crate) free_set: Mutex<FreeSet>,
     /// Who extends or cuts the file.
     pub(crate) growth: Turn,
+    /// Where the file is about to be cut; `u64::MAX` while it is not. Changed by who has the turn.
+    pub(crate) cut: AtomicU64,
     /// Who writes a superblock.
     pub(crate) superblock_turn: Turn,
     pub(crate) root: Mutex<Root>,
@@ -122,6 +132,7 @@ pub(crate) struct Parts {
     pub(crate) trees: Vec<TreeDescription>,
     pub(crate) options: GridOptions,
     pub(crate) blocks: Pool,
+    pub(crate) trailers: Pool,
     pub(crate) pages: Pool,
     pub(crate) sectors: Pool,
     pub(crate) root: Root,
@@ -141,6 +152,7 @@ impl Grid {
             writes: Writes::new(block_count / 4),
             free_set: Mutex::new(FreeSet::new(0)),
             growth: Turn::new(park()),
+            cut: AtomicU64::new(u64::MAX),
             superblock_turn: Turn::new(park()),
             counts: Counts::default(),
             damaged: Mutex::new(Vec::with_capacity(DAMAGED_MAX)),
@@ -149,6 +161,7 @@ impl Grid {
             geometry: parts.geometry,
             trees: parts.trees,
             blocks: parts.blocks,
+            trailers: parts.trailers,
             pages: parts.pages,
             sectors: parts.sectors,
             root: Mutex::new(parts.root),
@@ -259,9 +272,15 @@ impl Grid {
         u64::from(self.geometry.block_size)
     }
 
-    /// Offset of a block that lies within the file.
+    /// Bytes of the file, without those that are about to be cut off.
+    pub(crate) fn file_end(&self) -> u64 {
+        self.machine.storage.size().min(self.cut.load(Ordering::Acquire))
+    }
+
+    /// Offset of a block that lies within the file. Asked by who leads the read of it: then the file is not cut before
+    /// that has ended.
     pub(crate) fn offset_in_file(&self, address: BlockAddress) -> Result<u64, Corruption> {
-        let size = self.machine.storage.size();
+        let size = self.file_end();
         let offset = self.geometry.block_offset_checked(address);
         offset.filter(|offset| offset.saturating_add(self.block_size()) <= size).ok_or_else(|| {
             let last = size.saturating_sub(self.geometry.grid_offset()) / self.block_size();

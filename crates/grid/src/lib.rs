@@ -36,7 +36,6 @@ mod stats;
 mod superblock;
 #[cfg(test)]
 mod tests;
-mod turn;
 mod write;
 mod writes;
 

@@ -175,6 +175,7 @@ impl Grid {
         Ok(Self::assemble(Parts {
             sectors: arena.pool(sector_size, sector_count)?,
             blocks: arena.pool(usize_of(geometry.block_size), usize_of(options.block_count))?,
+            trailers: arena.pool(usize_of(geometry.block_size), usize_of(options.trailer_buffers()))?,
             pages: arena.pool(usize_of(geometry.page_size), usize_of(options.page_count))?,
             trees: Vec::new(),
             machine,
@@ -188,7 +189,9 @@ impl Grid {
     fn load_beside_a_writer(&mut self, mut found: Found) -> Result<(), GridError> {
         for _ in 1..READ_ONLY_TRIES {
             let error = match self.load_root() {
-                Err(error @ (GridError::Corrupt(_) | GridError::Io(_))) if self.read_only => error,
+                Err(error @ (GridError::Corrupt(_) | GridError::Unreadable { .. })) if self.read_only => {
+                    error
+                }
                 result => return result,
             };
             let newer = Self::look(&self.machine)?;

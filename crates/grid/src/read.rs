@@ -18,7 +18,7 @@ use std::sync::Arc;
 use understory_format::{
     BlockKind, BlockRef, Checksum, Corruption, Expect, Expected, Place, TwinRef, block, u64_of, usize_of,
 };
-use understory_io::{Buffer, Completion};
+use understory_io::{Buffer, Completion, IoError};
 
 use crate::block::{Block, Identity, Page};
 use crate::cache::{Cache, Key, Shared};
@@ -45,8 +45,8 @@ impl Grid {
     /// Reads a block.
     ///
     /// # Errors
-    /// [`GridError::Corrupt`] if what is there is not what the reference says, or is of another kind;
-    /// [`GridError::Io`] if the storage failed; [`GridError::NoBuffers`] if there is no room for it.
+    /// [`GridError::Corrupt`] if what is there is not what the reference says, or is of another kind: both name the
+    /// block. [`GridError::Unreadable`] if the storage failed; [`GridError::NoBuffers`] if there is no room for it.
     pub fn read(&self, reference: BlockRef, kind: BlockKind) -> Result<Block, GridError> {
         Ok(self.read_any(reference)?.expect_kind(kind)?)
     }
@@ -65,10 +65,15 @@ impl Grid {
     }
 
     fn read_second(&self, reference: TwinRef, error: GridError) -> Result<Block, GridError> {
-        if !matches!(error, GridError::Corrupt(_) | GridError::Io(_)) {
+        if !matches!(error, GridError::Corrupt(_) | GridError::Unreadable { .. }) {
             return Err(error);
         }
-        let Ok(block) = self.read_any(reference.second()) else { return Err(error) };
+        let block = match self.read_any(reference.second()) {
+            Ok(block) => block,
+            // Nothing is known about the second copy.
+            Err(GridError::NoBuffers) => return Err(GridError::NoBuffers),
+            Err(_) => return Err(error),
+        };
         self.counts.twin_fallbacks.one();
         if self.note_damaged(reference.address) {
             log::warn!("{} is damaged ({error}): using its twin {}", reference.address, reference.twin);
@@ -81,7 +86,6 @@ impl Grid {
             return Ok(block);
         }
         self.counts.block_misses.one();
-        let offset = self.offset_in_file(reference.address)?;
         // Before the lead is taken: to get one may mean to wait for a write, and writes wait for reads.
         let buffer = self.buffer()?;
         match self.block_reads.join(whole(reference)) {
@@ -94,7 +98,7 @@ impl Grid {
                 // Another may have read it between the look into the cache and this one.
                 let result = match self.block_cache.get(&whole(reference)) {
                     Some(block) => Ok(block),
-                    None => self.load_block(reference, offset, buffer),
+                    None => self.load_block(reference, buffer),
                 };
                 lead.finish(result.clone());
                 result
@@ -102,10 +106,11 @@ impl Grid {
         }
     }
 
-    fn load_block(&self, reference: BlockRef, offset: u64, buffer: Buffer) -> Result<Block, GridError> {
+    fn load_block(&self, reference: BlockRef, buffer: Buffer) -> Result<Block, GridError> {
         if let Some(result) = self.being_written(reference) {
             return result;
         }
+        let offset = self.offset_in_file(reference.address)?;
         let completion = self.machine.storage.read_now(offset, buffer);
         self.admit_block(reference, completion)
     }
@@ -113,13 +118,12 @@ impl Grid {
     /// The block that is on its way to this address. Another one than was asked for means that the reference is
     /// stale: the storage is not asked, since what is there changes right now.
     fn being_written(&self, reference: BlockRef) -> Option<Result<Block, GridError>> {
-        let block = self.writes.find(reference.address)?;
-        if block.reference() == reference {
-            return Some(Ok(block));
-        }
-        let (expected, found) = (reference.checksum.get(), block.reference().checksum.get());
-        let error = Corruption::new("checksum", Expected::Exactly(expected), found);
-        Some(Err(error.at(Place::Block(reference.address)).into()))
+        let found = self.writes.find(reference)?;
+        Some(found.map_err(|found| {
+            let expected = Expected::Exactly(reference.checksum.get());
+            let error = Corruption::new("checksum", expected, found.get());
+            error.at(Place::Block(reference.address)).into()
+        }))
     }
 
     /// Verifies a block that was read ahead, and takes it into the cache.
@@ -133,7 +137,7 @@ impl Grid {
     }
 
     fn admit_block(&self, reference: BlockRef, completion: Completion) -> Result<Block, GridError> {
-        let buffer = completion.into_buffer()?;
+        let buffer = completion.into_buffer().map_err(|error| unreadable(reference, error))?;
         // The kind is what the header says: who asked for another one is told later, others may want this block.
         let identity = Identity::of(&buffer);
         let kind = identity.as_ref().map_or(BlockKind::Value, |identity| identity.kind);
@@ -151,7 +155,7 @@ impl Grid {
         if self.block_cache.contains(&key) {
             return;
         }
-        let Some((offset, buffer)) = self.room_ahead(reference) else {
+        let Some(buffer) = self.room_ahead() else {
             self.counts.prefetches_skipped.one();
             return;
         };
@@ -162,12 +166,15 @@ impl Grid {
         if let Some(result) = self.being_written(reference) {
             return lead.finish(result);
         }
+        let offset = match self.offset_in_file(reference.address) {
+            Ok(offset) => offset,
+            Err(error) => return lead.finish(Err(error.into())),
+        };
         self.counts.prefetches.one();
         lead.submit(self.machine.storage.read(offset, buffer));
     }
 
-    fn room_ahead(&self, reference: BlockRef) -> Option<(u64, Buffer)> {
-        let offset = self.offset_in_file(reference.address).ok()?;
+    fn room_ahead(&self) -> Option<Buffer> {
         let count_max = (AHEAD_SIZE_MAX / self.blocks.buffer_size()).max(AHEAD_COUNT_MIN);
         let count_max = count_max.min(self.blocks.count() / 4);
         if self.block_reads.submitted() >= count_max {
@@ -176,7 +183,7 @@ impl Grid {
         if self.block_reads.submitted() >= count_max {
             return None;
         }
-        Some((offset, take(&self.blocks, &self.block_cache)?))
+        take(&self.blocks, &self.block_cache)
     }
 
     /// Takes what was read ahead into the cache.
@@ -263,13 +270,18 @@ impl Grid {
         assert!(start_in_block < self.block_size(), "a page is within its block");
         let offset = self.offset_in_file(reference.address)? + start_in_block;
         let buffer = take(&self.pages, &self.page_cache).ok_or(GridError::NoBuffers)?;
-        let buffer = self.machine.storage.read_now(offset, buffer).into_buffer()?;
+        let completion = self.machine.storage.read_now(offset, buffer);
+        let buffer = completion.into_buffer().map_err(|error| unreadable(reference, error))?;
         let page = Page::new(Arc::new(buffer), range.start - start..range.end - start);
         let verified = page.verify(key.checksum, Place::Page(reference.address, key.page));
         verified.inspect_err(|_| self.counts.reads_corrupt.one())?;
         self.page_cache.insert(key, page.clone());
         Ok(page)
     }
+}
+
+fn unreadable(reference: BlockRef, source: IoError) -> GridError {
+    GridError::Unreadable { address: reference.address, source }
 }
 
 /// A buffer of the pool, if need be in place of something cached. Waits for nothing.

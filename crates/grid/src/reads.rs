@@ -24,6 +24,7 @@
 //! What is read and how it is verified (`read`), the cache.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -178,11 +179,15 @@ impl<V: Clone> Reads<V> {
         flights.into_iter().find_map(|(key, flight)| self.claim(&mut table, key, &flight, unfinished))
     }
 
-    /// Waits until no read of the block at `address`, whole or of a page, is in flight. Reads ahead are given to
-    /// `complete`.
-    pub(crate) fn settle(&self, address: BlockAddress, mut complete: impl FnMut(Claimed<'_, V>, Ticket)) {
-        let first = Key { address, page: 0, checksum: Checksum::ZERO };
-        let last = Key { address, page: u32::MAX, checksum: Checksum::new(u128::MAX) };
+    /// Waits until no read of the blocks at these addresses, whole or of a page, is in flight. Reads ahead are given
+    /// to `complete`.
+    pub(crate) fn settle(
+        &self,
+        addresses: &RangeInclusive<BlockAddress>,
+        mut complete: impl FnMut(Claimed<'_, V>, Ticket),
+    ) {
+        let first = Key { address: *addresses.start(), page: 0, checksum: Checksum::ZERO };
+        let last = Key { address: *addresses.end(), page: u32::MAX, checksum: Checksum::new(u128::MAX) };
         loop {
             let found = {
                 let mut table = self.table.lock();
@@ -197,7 +202,7 @@ impl<V: Clone> Reads<V> {
                 Err(flight) => self.park.park_until(flight.park_key, &mut || !flight.is_led()),
             }
         }
-        let is_free = || !self.table.lock().claimed.contains(&address);
+        let is_free = || !self.table.lock().claimed.iter().any(|address| addresses.contains(address));
         if !is_free() {
             self.park.park_until(self.park_key, &mut || is_free());
         }
@@ -232,7 +237,8 @@ impl<V: Clone> Lead<'_, V> {
 impl<V: Clone> Drop for Lead<'_, V> {
     fn drop(&mut self) {
         if !self.ended {
-            self.end(Err(IoError::new(Operation::Read, 0, IoCause::Abandoned).into()));
+            let source = IoError::new(Operation::Read, 0, IoCause::Abandoned);
+            self.end(Err(GridError::Unreadable { address: self.key.address, source }));
         }
     }
 }
@@ -289,7 +295,7 @@ mod tests {
         let key = Key { address, page: Key::WHOLE, checksum: Checksum::ZERO };
         let wait: [fn(&Reads<u8>, Key); 2] = [
             |reads, key| assert!(matches!(reads.join(key), Role::Lead(_)), "nobody is at it any more"),
-            |reads, key| reads.settle(key.address, |_, _| unreachable!("it was claimed")),
+            |reads, key| reads.settle(&(key.address..=key.address), |_, _| unreachable!("it was claimed")),
         ];
         for wait in wait {
             let park = Arc::new(StepPark::default());

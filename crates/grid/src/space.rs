@@ -8,6 +8,9 @@
 //! # Not here
 //! Which blocks are free (`free_set`); when they become so (the forest says, at the beats that replay repeats).
 
+use std::ops::RangeInclusive;
+use std::sync::atomic::Ordering;
+
 use understory_format::{BlockAddress, Geometry};
 use understory_io::IoError;
 
@@ -28,13 +31,24 @@ pub(crate) fn block_limit(geometry: &Geometry, size_limit: u64) -> u64 {
     if size_limit == 0 {
         return LIMIT_MAX;
     }
-    let grid_size = size_limit.saturating_sub(geometry.grid_offset());
-    (grid_size / u64::from(geometry.block_size)).min(LIMIT_MAX)
+    blocks_in(geometry, size_limit).min(LIMIT_MAX)
 }
 
 /// Bytes of a file whose last block is this one; 0 is none.
 pub(crate) fn file_size(geometry: &Geometry, highest: u64) -> u64 {
     geometry.grid_offset().saturating_add(highest.saturating_mul(u64::from(geometry.block_size)))
+}
+
+/// Blocks of a file of this size.
+fn blocks_in(geometry: &Geometry, size: u64) -> u64 {
+    size.saturating_sub(geometry.grid_offset()) / u64::from(geometry.block_size)
+}
+
+/// All addresses behind this one.
+fn all_beyond(last: u64) -> RangeInclusive<BlockAddress> {
+    let [next, highest] = [last.saturating_add(1), u64::MAX]
+        .map(|address| BlockAddress::new(address).expect("addresses start at 1"));
+    next..=highest
 }
 
 /// The size to extend a file to that must have room for block `highest`.
@@ -64,7 +78,7 @@ impl Grid {
             let highest = {
                 let mut free_set = self.free_set.lock();
                 let highest = free_set.plan(count)?;
-                if file_size(&self.geometry, highest) <= self.machine.storage.size() {
+                if file_size(&self.geometry, highest) <= self.file_end() {
                     return Ok(free_set.reserve(count)?);
                 }
                 highest
@@ -73,17 +87,25 @@ impl Grid {
         }
     }
 
-    /// Sees to it that `count` free blocks that are not promised have room in the file, without promising them.
+    /// Sees to it that `count` blocks have room in the file that are free and not promised, without promising them:
+    /// who gives up all live reservations, drawn or not, can then reserve that many in any number of portions. Costs
+    /// next to nothing when the room is there.
     ///
     /// # Errors
     /// As [`Grid::reserve`].
     pub fn back(&self, count: u64) -> Result<(), GridError> {
         self.check_writable()?;
-        let highest = self.free_set.lock().plan(count)?;
-        if file_size(&self.geometry, highest) <= self.machine.storage.size() {
-            return Ok(());
+        loop {
+            let target = {
+                let free_set = self.free_set.lock();
+                let in_file = blocks_in(&self.geometry, self.file_end());
+                free_set.back_target(count, in_file)?
+            };
+            match target {
+                None => return Ok(()),
+                Some(highest) => self.extend(highest, count)?,
+            }
         }
-        self.extend(highest, count)
     }
 
     fn extend(&self, highest: u64, count: u64) -> Result<(), GridError> {
@@ -120,19 +142,31 @@ impl Grid {
     pub fn trim(&self, spare: u64) -> Result<u64, GridError> {
         self.check_writable()?;
         self.flush()?;
-        // Nobody asked for what was read ahead, and it may lie beyond the new end.
-        while self.complete_one() {}
         let _turn = self.growth.take();
-        // What the durable root calls acquired has to be there at open, even if it is free by now.
-        let durable = self.checkpoint_state().block_count_max;
-        let highest = self.free_set.lock().highest_promised().max(durable);
-        let target = file_size(&self.geometry, highest.saturating_add(spare));
         let size = self.machine.storage.size();
-        if target >= size {
-            return Ok(0);
-        }
-        self.machine.storage.truncate(target)?;
+        let Some(last) = self.announce_cut(spare, size) else { return Ok(0) };
+        // Stale references lead there too; their reads fail from here on.
+        self.settle_reads(all_beyond(last));
+        let target = file_size(&self.geometry, last);
+        let cut = self.machine.storage.truncate(target);
+        self.cut.store(u64::MAX, Ordering::Release);
+        cut?;
         Ok(size - target)
+    }
+
+    /// The block behind which the file is cut, if that makes it shorter. From here on nothing is promised beyond it,
+    /// and no read begins there.
+    fn announce_cut(&self, spare: u64, size: u64) -> Option<u64> {
+        let free_set = self.free_set.lock();
+        // What the durable root calls acquired has to be there at open, even if it is free by now.
+        let durable = self.root.lock().superblock.checkpoint.block_count_max;
+        let last = free_set.highest_promised().max(durable).saturating_add(spare);
+        let target = file_size(&self.geometry, last);
+        if target >= size {
+            return None;
+        }
+        self.cut.store(target, Ordering::Release);
+        Some(last)
     }
 
     /// Draws the lowest block of a reservation.

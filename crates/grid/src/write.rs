@@ -9,6 +9,7 @@
 //! # Not here
 //! Which writes go together (`writes`).
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -52,7 +53,12 @@ impl Grid {
     ///
     /// # Panics
     /// If the block is not sealed, or an address of it was not acquired or is being written.
-    pub fn write(&self, mut buffer: Buffer) -> Result<Block, GridError> {
+    pub fn write(&self, buffer: Buffer) -> Result<Block, GridError> {
+        self.hand_over(buffer, true)
+    }
+
+    /// [`Grid::write`], with the block in the cache or not.
+    pub(crate) fn hand_over(&self, mut buffer: Buffer, cached: bool) -> Result<Block, GridError> {
         self.check_writable()?;
         let identity = Identity::of(&buffer).expect("a block to be written is sealed");
         let Identity { address, twin, checksum, .. } = identity;
@@ -60,8 +66,10 @@ impl Grid {
         let buffer = Arc::new(buffer);
         let copy = |address| Block::new(Arc::clone(&buffer), BlockRef { address, checksum }, identity);
         let block = copy(address);
-        let key = Key { address, page: Key::WHOLE, checksum };
-        self.block_cache.insert(key, block.clone());
+        if cached {
+            let key = Key { address, page: Key::WHOLE, checksum };
+            self.block_cache.insert(key, block.clone());
+        }
         let mut ready: SmallVec<[Run; 4]> = self.writes.push(&block, len).into();
         if let Some(twin) = twin {
             ready.extend(self.writes.push(&copy(twin), len));
@@ -105,14 +113,13 @@ impl Grid {
 
     fn submit(&self, run: Run) -> Result<(), GridError> {
         if let Err(error) = self.wait_for_room(run.size) {
-            self.writes.given_up();
+            self.writes.given_up(&run);
             return Err(error);
         }
-        for address in run.addresses() {
-            self.settle_reads(address);
-        }
         let sent = run.sent();
-        let first = BlockAddress::new(run.first).expect("a run starts at an address");
+        let addresses = run.addresses();
+        let first = *addresses.start();
+        self.settle_reads(addresses);
         self.counts.write_requests.one();
         let ticket = self.machine.storage.write(self.geometry.block_offset(first), run.parts);
         self.writes.submitted(&sent, ticket);
@@ -156,24 +163,24 @@ impl Grid {
         result
     }
 
-    /// Waits until no read of the address is in flight.
-    fn settle_reads(&self, address: BlockAddress) {
-        self.block_reads.settle(address, |claimed, ticket| {
+    /// Waits until no read of these addresses is in flight.
+    pub(crate) fn settle_reads(&self, addresses: RangeInclusive<BlockAddress>) {
+        self.block_reads.settle(&addresses, |claimed, ticket| {
             drop(self.complete_block(&claimed, ticket.wait()));
         });
-        self.page_reads.settle(address, |_, _| unreachable!("pages are not read ahead"));
+        self.page_reads.settle(&addresses, |_, _| unreachable!("pages are not read ahead"));
     }
 
     /// Sees to it that I/O which holds buffers ends. False if there is none. What other threads wait for comes
     /// last: they may themselves wait for this one.
     fn finish_something(&self) -> bool {
         // A failure shows at the next write; here a buffer is wanted.
-        let next = self.writes.take_in_flight();
+        let next = self.writes.take_in_flight(u64::MAX);
         if let Next::Wait(request) = next {
             drop(self.wait_for_write(request));
             return true;
         }
-        if let Some(run) = self.writes.take_run() {
+        if let Some(run) = self.writes.take_run(u64::MAX) {
             return self.submit(run).is_ok() || self.writes.has_runs();
         }
         if self.complete_one() {
@@ -184,11 +191,13 @@ impl Grid {
         others
     }
 
-    /// Returns when all blocks handed over are written.
+    /// Returns when all blocks that were handed over before this call are written, whatever others hand over
+    /// meanwhile.
     ///
     /// # Errors
     /// As [`Grid::write`].
     pub fn flush(&self) -> Result<(), GridError> {
+        let through = self.writes.handed_over();
         let mut result = Ok(());
         let mut note = |outcome: Result<(), GridError>| {
             if result.is_ok() {
@@ -196,10 +205,10 @@ impl Grid {
             }
         };
         loop {
-            while let Some(run) = self.writes.take_run() {
+            while let Some(run) = self.writes.take_run(through) {
                 note(self.submit(run));
             }
-            let next = self.writes.take_in_flight();
+            let next = self.writes.take_in_flight(through);
             if matches!(next, Next::Go) {
                 break;
             }
@@ -209,7 +218,8 @@ impl Grid {
         self.check_writable()
     }
 
-    /// Returns when all blocks handed over are durable.
+    /// Returns when all blocks that were handed over before this call are durable, and with them all other writes to
+    /// the file that had ended.
     ///
     /// # Errors
     /// As [`Grid::write`].

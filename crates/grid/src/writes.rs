@@ -4,6 +4,9 @@
 //! goes to the storage when it is long enough; the oldest does when too much waits. So several writers, each with
 //! a reservation of its own, all get long requests.
 //!
+//! Blocks are numbered as they are handed over. Who waits for those up to a number takes no notice of later ones, so
+//! that the wait comes to an end while others go on to write.
+//!
 //! # Invariants
 //! - A block is in `writing` from when it is handed over until it is written; readers are served from there.
 //! - At most [`IN_FLIGHT_MAX`] bytes are with the storage, and one request more for each thread beyond the first.
@@ -14,10 +17,11 @@
 //! Locks around I/O: a run is taken out, then submitted (`Grid::submit`).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use understory_format::{BlockAddress, u64_of};
+use understory_format::{BlockAddress, BlockRef, Checksum, u64_of};
 use understory_io::{Ticket, WritePart, WriteParts, fresh_key};
 
 use crate::block::Block;
@@ -36,26 +40,26 @@ pub(crate) struct Run {
     pub(crate) first: u64,
     pub(crate) parts: WriteParts,
     pub(crate) size: usize,
+    /// Number of its first block: the lowest.
+    oldest: u64,
     /// Whether another block can be joined: the last part ends where its block does.
     open: bool,
 }
 
 impl Run {
-    pub(crate) fn addresses(&self) -> impl Iterator<Item = BlockAddress> + use<> {
-        addresses(self.first, self.parts.len())
+    pub(crate) fn addresses(&self) -> RangeInclusive<BlockAddress> {
+        let [first, last] = [self.first, self.end() - 1]
+            .map(|address| BlockAddress::new(address).expect("a run is made of addresses"));
+        first..=last
     }
 
     pub(crate) fn sent(&self) -> Sent {
-        Sent { first: self.first, count: self.parts.len(), size: self.size }
+        Sent { first: self.first, count: self.parts.len(), size: self.size, oldest: self.oldest }
     }
 
     fn end(&self) -> u64 {
         self.first + u64_of(self.parts.len())
     }
-}
-
-fn addresses(first: u64, count: usize) -> impl Iterator<Item = BlockAddress> + use<> {
-    (first..).take(count).filter_map(BlockAddress::new)
 }
 
 /// A request that is with the storage.
@@ -71,10 +75,13 @@ pub(crate) struct Sent {
     first: u64,
     count: usize,
     size: usize,
+    oldest: u64,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// Number of the newest block handed over, from 1.
+    handed_over: u64,
     /// Oldest first.
     runs: VecDeque<Run>,
     waiting: usize,
@@ -82,8 +89,9 @@ struct State {
     /// Oldest first.
     in_flight: VecDeque<InFlight>,
     in_flight_size: usize,
-    /// Runs and requests that some thread has taken out, to submit or to wait for them.
-    taken: usize,
+    /// The numbers of the oldest blocks of runs and requests that some thread has taken out, to submit or to wait
+    /// for them.
+    taken: Vec<u64>,
     writing: BTreeMap<BlockAddress, Block>,
     /// Goes on with every change that somebody may wait for.
     version: u64,
@@ -131,15 +139,21 @@ impl Writes {
         while state.waiting > WAITING_MAX || state.waiting_parts > self.waiting_parts_max {
             ready.extend(state.take_oldest());
         }
-        state.taken += ready.len();
+        state.taken.extend(ready.iter().map(|run| run.oldest));
         ready
     }
 
-    /// The oldest run that waits for neighbours; to be submitted.
-    pub(crate) fn take_run(&self) -> Option<Run> {
+    /// Number of the newest block handed over.
+    pub(crate) fn handed_over(&self) -> u64 {
+        self.state.lock().handed_over
+    }
+
+    /// The oldest run that waits for neighbours, if it has a block up to this number; to be submitted.
+    pub(crate) fn take_run(&self, through: u64) -> Option<Run> {
         let mut state = self.state.lock();
+        let _first = state.runs.front().filter(|run| run.oldest <= through)?;
         let run = state.take_oldest()?;
-        state.taken += 1;
+        state.taken.push(run.oldest);
         Some(run)
     }
 
@@ -152,7 +166,7 @@ impl Writes {
     pub(crate) fn before_submit(&self, size: usize) -> Option<InFlight> {
         let mut state = self.state.lock();
         let full = state.in_flight_size > 0 && state.in_flight_size + size > IN_FLIGHT_MAX;
-        if full && let Next::Wait(oldest) = state.next_wait() {
+        if full && let Next::Wait(oldest) = state.next_wait(u64::MAX) {
             return Some(oldest);
         }
         state.in_flight_size += size;
@@ -162,33 +176,29 @@ impl Writes {
     /// A run that was taken out, and counted by [`Writes::before_submit`], is with the storage now.
     pub(crate) fn submitted(&self, sent: &Sent, ticket: Ticket) {
         let mut state = self.state.lock();
-        state.taken -= 1;
-        state.version += 1;
+        state.give_back(sent.oldest);
         state.in_flight.push_back(InFlight { ticket, sent: *sent });
     }
 
     /// A run that was taken out is not submitted, as an earlier write has failed. Its blocks stay readable.
-    pub(crate) fn given_up(&self) {
-        let mut state = self.state.lock();
-        state.taken -= 1;
-        state.version += 1;
+    pub(crate) fn given_up(&self, run: &Run) {
+        self.state.lock().give_back(run.oldest);
     }
 
-    /// The oldest request, to be waited for.
-    pub(crate) fn take_in_flight(&self) -> Next {
-        self.state.lock().next_wait()
+    /// The oldest request with a block up to this number, to be waited for.
+    pub(crate) fn take_in_flight(&self, through: u64) -> Next {
+        self.state.lock().next_wait(through)
     }
 
     /// A request that was waited for has ended. The blocks of a bad one stay readable.
     pub(crate) fn ended(&self, sent: &Sent, good: bool) {
         let mut state = self.state.lock();
-        state.taken -= 1;
-        state.version += 1;
+        state.give_back(sent.oldest);
         state.in_flight_size -= sent.size;
         if !good {
             return;
         }
-        for address in addresses(sent.first, sent.count) {
+        for address in (sent.first..).take(sent.count).filter_map(BlockAddress::new) {
             let written = state.writing.remove(&address);
             assert!(written.is_some(), "{address} was being written");
         }
@@ -199,15 +209,19 @@ impl Writes {
         self.state.lock().version != version
     }
 
-    /// What is being written at the address, if anything is.
-    pub(crate) fn find(&self, address: BlockAddress) -> Option<Block> {
-        self.state.lock().writing.get(&address).cloned()
+    /// The block of this reference if it is being written, or the checksum of another one that is in its place.
+    pub(crate) fn find(&self, reference: BlockRef) -> Option<Result<Block, Checksum>> {
+        let state = self.state.lock();
+        let block = state.writing.get(&reference.address)?;
+        let found = block.reference();
+        Some(if found == reference { Ok(block.clone()) } else { Err(found.checksum) })
     }
 }
 
 impl State {
     fn join(&mut self, address: u64, part: WritePart, whole: bool) {
         let len = part.len;
+        self.handed_over += 1;
         self.waiting += len;
         self.waiting_parts += 1;
         // Both copies of a block do not go into one request, which could be lost or misdirected as a whole.
@@ -223,7 +237,7 @@ impl State {
         }
         let mut parts = WriteParts::new();
         parts.push(part);
-        self.runs.push_back(Run { first: address, parts, size: len, open: whole });
+        self.runs.push_back(Run { first: address, parts, size: len, oldest: self.handed_over, open: whole });
     }
 
     fn take_full(&mut self, ready: &mut Vec<Run>) {
@@ -243,14 +257,19 @@ impl State {
         Some(run)
     }
 
-    fn next_wait(&mut self) -> Next {
-        match self.in_flight.pop_front() {
-            Some(oldest) => {
-                self.taken += 1;
-                Next::Wait(oldest)
-            }
-            None if self.taken > 0 => Next::Park(self.version),
-            None => Next::Go,
+    fn next_wait(&mut self, through: u64) -> Next {
+        let at = self.in_flight.iter().position(|request| request.sent.oldest <= through);
+        if let Some(request) = at.and_then(|at| self.in_flight.remove(at)) {
+            self.taken.push(request.sent.oldest);
+            return Next::Wait(request);
         }
+        if self.taken.iter().any(|&oldest| oldest <= through) { Next::Park(self.version) } else { Next::Go }
+    }
+
+    /// What had been taken out is submitted, given up or has ended.
+    fn give_back(&mut self, oldest: u64) {
+        let at = self.taken.iter().position(|&taken| taken == oldest);
+        let _ = self.taken.swap_remove(at.expect("it was taken out"));
+        self.version += 1;
     }
 }

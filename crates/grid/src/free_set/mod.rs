@@ -187,11 +187,33 @@ impl FreeSet {
         }
         let end = self.acquired.after_clear(self.start(), count);
         if end > self.limit {
-            let promised: u64 = self.live.iter().map(|live| live.count).sum();
             let free = self.limit.saturating_sub(self.acquired_count);
-            return Err(Exhausted { needed: count, free: free.saturating_sub(promised) });
+            return Err(Exhausted { needed: count, free: free.saturating_sub(self.promised()) });
         }
         Ok(end)
+    }
+
+    /// How high the addresses of a file have to go so that `count` blocks below its end are free and not promised; `None`
+    /// if those up to `in_file` are enough. All acquired and promised blocks are among these.
+    ///
+    /// # Errors
+    /// [`Exhausted`] if there are not that many.
+    pub(crate) fn back_target(&self, count: u64, in_file: u64) -> Result<Option<u64>, Exhausted> {
+        let used = self.acquired_count + self.promised();
+        let missing = count.saturating_sub(in_file.min(self.limit).saturating_sub(used));
+        if missing == 0 {
+            return Ok(None);
+        }
+        let highest = in_file.saturating_add(missing);
+        if highest > self.limit {
+            return Err(Exhausted { needed: count, free: self.limit.saturating_sub(used) });
+        }
+        Ok(Some(highest))
+    }
+
+    /// Blocks promised and not drawn.
+    fn promised(&self) -> u64 {
+        self.live.iter().map(|live| live.count).sum()
     }
 
     /// Promises the `count` lowest free blocks above all live reservations.
