@@ -44,7 +44,10 @@ pub use machine::{Join, Machine};
 pub use os::{DirectIo, Options, OsStorage};
 pub use park::{Park, ThreadPark};
 pub use prefetch::prefetch_line;
-pub use sim::{CrashPolicy, SimClock, SimExecutor, SimOptions, SimPark, SimScheduler, SimStorage};
+pub use sim::{
+    CrashPolicy, SimAction, SimClock, SimEvent, SimExecutor, SimOptions, SimPark, SimScheduler, SimStorage,
+    SimThreads,
+};
 pub use storage::{Counters, SECTOR, Storage, WritePart, WriteParts, write_size};
 pub use ticket::{Completer, Completion, Ticket};
 pub use turn::{Taken, Turn};

@@ -21,7 +21,8 @@ pub trait Park: Send + Sync + Debug {
     /// more often. The caller holds no lock that `ready` or the waker needs.
     fn park_until(&self, key: u64, ready: &mut dyn FnMut() -> bool);
 
-    /// Makes every `park_until` of this key evaluate its condition again. To be called after the state changed.
+    /// Makes every `park_until` of this key evaluate its condition again. To be called after the state changed, and
+    /// with no lock held that others take: a simulation may let others go on first.
     fn wake(&self, key: u64);
 }
 

@@ -1,24 +1,32 @@
-//! The simulated machine: one seed decides in which order I/O completes and jobs run, and what a crash keeps.
+//! The simulated machine: one seed decides in which order I/O completes and threads run, and what a crash keeps.
 //!
-//! What is submitted waits as a task in a [`SimScheduler`]. Nothing happens by itself: a wait through [`SimPark`]
-//! runs tasks, chosen by the seed, until its condition holds. One thread at a time for now; because every wait and
-//! every worker goes through the traits, a later scheduler can pass a token between threads instead.
+//! What is submitted waits as a task in a [`SimScheduler`]; jobs and [`SimThreads`] are threads of the system of which
+//! one at a time runs, the one with the token. Nothing happens by itself: a wait through [`SimPark`] runs tasks and
+//! hands the token to others, as the seed wants it, until its condition holds. Code outside, such as a test, takes
+//! part while it waits; between its waits everything stands still.
 //!
 //! # Invariants
 //! - The same seed and the same calls give the same order, the same bytes and the same operation numbers.
-//! - A wait that nothing can end is a panic that says so, not a hang.
-//! - No operation overlaps a write in flight (asserted in `storage`).
+//! - A wait that nothing can end is a panic that says so, not a hang; a wake that is missing is such a wait.
+//! - No operation overlaps a write in flight (asserted in `flight`).
 //!
 //! # Not here
-//! Real threads; what a file's bytes mean.
+//! What a file's bytes mean.
 
 mod disk;
 mod flight;
+mod parts;
 mod schedule;
+mod state;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod threads;
+mod trace;
 
 pub use disk::CrashPolicy;
-pub use schedule::{SimClock, SimExecutor, SimPark, SimScheduler};
+pub use parts::{SimClock, SimExecutor, SimPark};
+pub use schedule::SimScheduler;
 pub use storage::{SimOptions, SimStorage};
+pub use threads::SimThreads;
+pub use trace::{SimAction, SimEvent};

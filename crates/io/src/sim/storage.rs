@@ -10,7 +10,9 @@ use parking_lot::Mutex;
 
 use super::disk::CrashPolicy;
 use super::flight::{Action, Fault, Flight, Grounded, Inner, State};
-use super::schedule::{SimClock, SimExecutor, SimPark, SimScheduler};
+use super::parts::{SimClock, SimExecutor, SimPark};
+use super::schedule::{Point, SimScheduler};
+use super::trace::SimAction;
 use crate::storage::{SharedCounters, assert_read, assert_size};
 use crate::{
     Buffer, Completion, Counters, IoCause, IoError, Machine, Operation, Park, Storage, Ticket, WriteParts,
@@ -163,29 +165,56 @@ impl SimStorage {
         let (completer, ticket) = Ticket::pair(Arc::clone(&self.park), operation, offset);
         let flight = Flight { offset, action, completer };
         match self.inner.launch(flight) {
-            Ok(number) => self.schedule(number),
+            Ok(number) => {
+                self.scheduler.note(SimAction::Submit { number, operation, offset });
+                self.schedule(number);
+            }
             Err(Grounded::Crashed(flight)) => flight.fail(IoCause::Crashed),
             Err(Grounded::Crashing(policy)) => self.inner.crash(policy),
         }
+        self.scheduler.preempt(Point::Submit);
         ticket
     }
 
     fn schedule(&self, number: u64) {
         let inner: Weak<Inner> = Arc::downgrade(&self.inner);
+        let scheduler = Arc::downgrade(&self.scheduler);
         self.scheduler.add(Box::new(move || {
+            if let Some(scheduler) = scheduler.upgrade() {
+                scheduler.note(SimAction::Complete(number));
+            }
             if let Some(inner) = inner.upgrade() {
                 inner.complete(number);
             }
         }));
     }
 
-    /// An operation that is done when the call returns: numbered, and subject to crash and faults.
-    fn at_once(&self, act: impl FnOnce(&mut State) -> Result<(), IoCause>) -> Result<(), IoCause> {
+    /// An operation that is done when the call returns: numbered, and subject to crash and faults. Others may do
+    /// something before it and after.
+    fn at_once(
+        &self,
+        operation: Operation,
+        offset: u64,
+        act: impl FnOnce(&mut State) -> Result<(), IoCause>,
+    ) -> Result<(), IoError> {
+        self.scheduler.preempt(Point::Submit);
+        let result = self.act_at_once(operation, offset, act);
+        self.scheduler.preempt(Point::Submit);
+        result.map_err(|cause| IoError::new(operation, offset, cause))
+    }
+
+    fn act_at_once(
+        &self,
+        operation: Operation,
+        offset: u64,
+        act: impl FnOnce(&mut State) -> Result<(), IoCause>,
+    ) -> Result<(), IoCause> {
         let mut state = self.inner.state.lock();
         if state.crashed {
             return Err(IoCause::Crashed);
         }
         let number = state.number();
+        self.scheduler.note(SimAction::Submit { number, operation, offset });
         if let Some(policy) = state.crash_due(number) {
             drop(state);
             self.inner.crash(policy);
@@ -218,20 +247,19 @@ impl Storage for SimStorage {
 
     fn read_now(&self, offset: u64, mut buffer: Buffer) -> Completion {
         assert_read(offset, &buffer);
-        let result = self.at_once(|state| {
+        let result = self.at_once(Operation::Read, offset, |state| {
             state.assert_no_overlap(offset, buffer.len(), false);
             state.read(offset, &mut buffer, None)
         });
         if result.is_ok() {
             self.inner.counters.add_read(buffer.len());
         }
-        let result = result.map_err(|cause| IoError::new(Operation::Read, offset, cause));
         Completion { result, buffer: Some(buffer) }
     }
 
     fn grow(&self, size: u64) -> Result<(), IoError> {
         assert_size(size);
-        let result = self.at_once(|state| {
+        self.at_once(Operation::Grow, size, |state| {
             if size <= state.disk.size() {
                 return Ok(());
             }
@@ -240,20 +268,18 @@ impl Storage for SimStorage {
             }
             state.disk.resize(size);
             Ok(())
-        });
-        result.map_err(|cause| IoError::new(Operation::Grow, size, cause))
+        })
     }
 
     fn truncate(&self, size: u64) -> Result<(), IoError> {
         assert_size(size);
-        let result = self.at_once(|state| {
+        self.at_once(Operation::Truncate, size, |state| {
             let old = state.disk.size();
             assert!(size <= old, "truncation to {size} bytes does not extend");
             state.assert_no_overlap(size, usize_of(old - size), true);
             state.disk.resize(size);
             Ok(())
-        });
-        result.map_err(|cause| IoError::new(Operation::Truncate, size, cause))
+        })
     }
 
     fn counters(&self) -> Counters {

@@ -2,6 +2,7 @@
 
 mod crash;
 mod faults;
+mod threads;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -227,7 +228,7 @@ fn a_storage_that_goes_abandons_its_tickets() {
 }
 
 #[test]
-#[should_panic(expected = "deadlock in the simulation: the wait on key 42 cannot end")]
+#[should_panic(expected = "nothing is in flight or queued; outside: the wait on key 42 cannot end")]
 fn a_wait_that_cannot_end_is_a_panic() {
     let (machine, _storage) = Machine::sim(1);
     machine.park.park_until(42, &mut || false);
@@ -275,7 +276,11 @@ fn time_moves_by_steps_and_by_hand() {
     let clock = SimClock::new(storage.scheduler());
     clock.advance(Duration::from_secs(1));
     assert_eq!(machine.clock.now(), after + Duration::from_secs(1));
-    assert_eq!((storage.scheduler().steps(), storage.scheduler().pending()), (1, 0));
+    assert_eq!(
+        (storage.scheduler().steps(), storage.scheduler().pending()),
+        (2, 0),
+        "sync, and the wait's end"
+    );
     let executor = SimExecutor::new(storage.scheduler(), 5);
     assert_eq!(executor.workers(), 5);
 }
