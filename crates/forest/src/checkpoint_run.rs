@@ -10,14 +10,14 @@ use std::sync::{Arc, OnceLock};
 
 use understory_format::Checksum;
 use understory_grid::{Grid, GridError, PendingCheckpoint};
-use understory_io::fresh_key;
+use understory_io::{Machine, Park, fresh_key};
 
 use crate::ForestError;
 
 /// A checkpoint that has been begun.
 #[derive(Debug)]
 pub struct CheckpointRun {
-    grid: Arc<Grid>,
+    park: Arc<dyn Park>,
     key: u64,
     outcome: OnceLock<Result<Checksum, GridError>>,
 }
@@ -25,12 +25,15 @@ pub struct CheckpointRun {
 impl CheckpointRun {
     /// Hands the checkpoint to the machine's executor.
     pub(crate) fn start(grid: &Arc<Grid>, pending: PendingCheckpoint) -> Arc<Self> {
-        let run = Arc::new(Self { grid: Arc::clone(grid), key: fresh_key(), outcome: OnceLock::new() });
-        let job = Arc::clone(&run);
-        grid.machine().executor.submit(Box::new(move || {
-            let outcome = job.grid.finish_checkpoint(pending);
-            job.outcome.set(outcome).expect("a checkpoint is finished once");
-            job.grid.machine().park.wake(job.key);
+        let Machine { park, executor, .. } = grid.machine();
+        let run = Arc::new(Self { park: Arc::clone(park), key: fresh_key(), outcome: OnceLock::new() });
+        let (grid, shared) = (Arc::clone(grid), Arc::clone(&run));
+        executor.submit(Box::new(move || {
+            let outcome = grid.finish_checkpoint(pending);
+            // Who waits for the end of the run may close the file then.
+            drop(grid);
+            shared.outcome.set(outcome).expect("a checkpoint is finished once");
+            shared.park.wake(shared.key);
         }));
         run
     }
@@ -50,7 +53,7 @@ impl CheckpointRun {
     /// Never: a wait ends when the outcome is there.
     pub fn wait(&self) -> Result<Checksum, ForestError> {
         if !self.is_done() {
-            self.grid.machine().park.park_until(self.key, &mut || self.is_done());
+            self.park.park_until(self.key, &mut || self.is_done());
         }
         Ok(self.outcome.get().expect("the wait is for it").clone()?)
     }

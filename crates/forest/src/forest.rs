@@ -562,6 +562,18 @@ impl Forest {
     }
 }
 
+/// Whoever drops a forest may close its file: nothing runs on then.
+impl Drop for Forest {
+    fn drop(&mut self) {
+        if self.half_bar.join(&self.grid).is_err() {
+            log::debug!("compaction failed as its forest was dropped");
+        }
+        if self.wait_checkpoint().is_err() {
+            log::debug!("a checkpoint failed as its forest was dropped");
+        }
+    }
+}
+
 impl fmt::Debug for Forest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Forest")

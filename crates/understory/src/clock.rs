@@ -74,18 +74,18 @@ mod tests {
 
     #[test]
     fn beats_close_before_what_would_exceed_them() {
+        use Room::{NextBeat, NextHalf, Open};
         fn check(geometry: Geometry, ops: &[u64], expected: &[Room]) {
             let mut clock = Clock::new(&geometry, Beat::ZERO);
             for (op, expected) in ops.iter().zip(expected) {
                 let room = clock.room(*op);
                 assert_eq!(room, *expected, "{op} of {ops:?}");
-                if room != Room::Open {
+                if room != Open {
                     clock.close();
                 }
                 clock.add(*op);
             }
         }
-        use Room::{NextBeat, NextHalf, Open};
         // Shares of 16 KiB, two beats to a half-bar.
         let share = 16 << 10;
         let small = Geometry::small();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use understory_forest::ForestError;
 use understory_format::Op;
-use understory_format::{Corruption, GeometryError};
+use understory_format::{BlockAddress, Corruption, GeometryError};
 use understory_grid::GridError;
 use understory_io::{IoError, OpenError};
 use understory_journal::JournalError;
@@ -105,6 +105,14 @@ pub enum Error {
     /// rest of it can still be read.
     #[error(transparent)]
     Corrupt(#[from] Corruption),
+    /// A block cannot be read, nor its twin if it has one. Next: restore the file; the rest of it can still be read.
+    #[error("{address} cannot be read: {source}")]
+    Unreadable {
+        /// The block.
+        address: BlockAddress,
+        /// What the machine says.
+        source: IoError,
+    },
     /// The operating system refused to read or write. After a failed write the handle takes no more writes.
     #[error(transparent)]
     Io(IoError),
@@ -146,6 +154,14 @@ pub enum Failure {
     /// Compaction met damage.
     #[error(transparent)]
     Corrupt(Corruption),
+    /// Compaction met a block that cannot be read.
+    #[error("{address} cannot be read: {source}")]
+    Unreadable {
+        /// The block.
+        address: BlockAddress,
+        /// What the machine says.
+        source: IoError,
+    },
     /// Compaction found no block buffer that no scan holds.
     #[error("all block buffers are held by scans in progress")]
     Busy,
@@ -168,6 +184,7 @@ impl From<GridError> for Failure {
         match error {
             GridError::Corrupt(corruption) => Self::Corrupt(corruption),
             GridError::Io(error) | GridError::Poisoned { cause: error } => Self::Io(error),
+            GridError::Unreadable { address, source } => Self::Unreadable { address, source },
             GridError::OutOfSpace { needed, free } => Self::OutOfSpace { needed, free },
             GridError::NoBuffers => Self::Busy,
             GridError::ReadOnly => Self::ReadOnly,
@@ -292,6 +309,7 @@ impl From<GridError> for Error {
         match error {
             GridError::Corrupt(corruption) => Self::Corrupt(corruption),
             GridError::Io(error) => Self::Io(error),
+            GridError::Unreadable { address, source } => Self::Unreadable { address, source },
             GridError::OutOfSpace { needed, free } => Self::OutOfSpace { needed, free },
             GridError::NoBuffers => Self::Busy,
             GridError::Poisoned { cause } => Self::Poisoned { cause: Failure::Io(cause) },

@@ -203,7 +203,8 @@ pub(crate) fn is_expired(error: &ForestError, grid: &Grid) -> bool {
     let is_damage = match error {
         ForestError::Corrupt(_) => true,
         ForestError::Grid(error) => {
-            matches!(error, GridError::Io(IoError { source: IoCause::Truncated, .. }))
+            let cut = |error: &IoError| error.source == IoCause::Truncated;
+            matches!(error, GridError::Io(source) | GridError::Unreadable { source, .. } if cut(source))
         }
     };
     is_damage && grid.is_read_only() && grid.is_overtaken()

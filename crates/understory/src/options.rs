@@ -8,9 +8,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use understory_forest::TreeSpec;
-use understory_format::{Geometry, usize_of};
+use understory_format::{Geometry, u64_of, usize_of};
 use understory_grid::GridOptions;
 use understory_io::Arena;
+use understory_journal::Journal;
 
 use crate::Error;
 use crate::sequencer::{GROUP_BUFFERS, buffer_size};
@@ -126,6 +127,8 @@ pub(crate) struct Budget {
     pub(crate) chunk_count: u32,
     /// Buffers that the journal's groups are built in.
     pub(crate) group_count: u32,
+    /// Bytes that the journal takes beside them.
+    pub(crate) journal: u64,
     pub(crate) grid: GridOptions,
 }
 
@@ -141,7 +144,8 @@ impl Budget {
         let chunk_count = generations * chunks_per_generation(geometry, trees);
         let index = generations * INDEX_SIZE_PER_VALUE * values_per_generation(geometry, trees);
         let group_count = if read_only { 0 } else { GROUP_BUFFERS };
-        let groups = u64::from(group_count) * buffer_size(geometry);
+        let journal = if read_only { 0 } else { journal_size(geometry) };
+        let groups = u64::from(group_count) * buffer_size(geometry) + journal;
         let memtables = chunk_count * u64::from(geometry.block_size) + index + groups;
         let block_count_min = GridOptions::block_count_min().max(BLOCKS_IN_USE);
         let page_count_min = PAGE_COUNT_MIN;
@@ -156,7 +160,8 @@ impl Budget {
         let page_memory = u64::from(pages) * u64::from(geometry.page_size);
         let blocks = count(rest - page_memory.min(rest), geometry.block_size).max(block_count_min);
         let grid = GridOptions { block_count: blocks, page_count: pages, read_only };
-        Ok(Self { chunk_count: u32::try_from(chunk_count).unwrap_or(u32::MAX), group_count, grid })
+        let chunk_count = u32::try_from(chunk_count).unwrap_or(u32::MAX);
+        Ok(Self { chunk_count, group_count, journal, grid })
     }
 
     /// Bytes of the arena that holds chunks, blocks and pages; none if no machine has so many.
@@ -164,8 +169,20 @@ impl Budget {
         let chunks = Arena::needed(usize_of(geometry.block_size), usize_of(self.chunk_count))?;
         let group_size = usize::try_from(buffer_size(geometry)).ok()?;
         let groups = Arena::needed(group_size, usize_of(self.group_count))?;
-        self.grid.arena_size(geometry)?.checked_add(chunks)?.checked_add(groups)
+        self.grid
+            .arena_size(geometry)?
+            .checked_add(chunks)?
+            .checked_add(groups)?
+            .checked_add(usize::try_from(self.journal).ok()?)
     }
+}
+
+/// Bytes that the journal takes of the arena; none without one.
+fn journal_size(geometry: &Geometry) -> u64 {
+    if !geometry.has_journal() {
+        return 0;
+    }
+    Journal::arena_size(geometry).map_or(u64::MAX / 4, u64_of)
 }
 
 fn count(memory: u64, size: u32) -> u32 {

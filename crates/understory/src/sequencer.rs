@@ -179,9 +179,7 @@ impl Sequencer {
     pub(crate) fn run(&self, kind: RecordKind) -> Result<Op, Error> {
         self.exclusively(|| {
             self.resume()?;
-            let (member, leads) = self.stage_special(kind)?;
-            self.finish(&member, leads)?;
-            Ok(member.op)
+            self.run_special(kind)
         })
     }
 
@@ -232,8 +230,7 @@ impl Sequencer {
         self.exclusively(|| {
             let room = self.staging.lock().clock.room(effects);
             if room == Room::NextHalf {
-                let (member, leads) = self.stage_special(RecordKind::Close)?;
-                self.finish(&member, leads)?;
+                let _op = self.run_special(RecordKind::Close)?;
             }
             self.resume()
         })
@@ -276,7 +273,18 @@ impl Sequencer {
         result
     }
 
-    /// Puts an op without effects into the open group; the caller has made staging busy.
+    /// Commits an op without effects; the caller has made staging busy. Nobody minds whether it was committed if that
+    /// fails.
+    fn run_special(&self, kind: RecordKind) -> Result<Op, Error> {
+        let (member, leads) = self.stage_special(kind)?;
+        match self.finish(&member, leads) {
+            Ok(()) => Ok(member.op),
+            Err(Error::CommitUnknown { cause, .. }) => Err(Error::Poisoned { cause }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts an op without effects into the open group.
     fn stage_special(&self, kind: RecordKind) -> Result<(Arc<Member>, bool), Error> {
         loop {
             let mut staging = self.staging.lock();

@@ -34,7 +34,7 @@ pub(crate) fn schema() -> Schema {
 /// Creates a file and commits all flights to it, the last checkpoint included.
 pub(crate) fn load(plan: &Plan, flights: &[Flight]) -> Result<(Database, Loaded), Failure> {
     let options = Options::default().memory(plan.memory).geometry(plan.geometry);
-    let mut db = Database::create(&plan.path, &schema(), &options)?;
+    let db = Database::create(&plan.path, &schema(), &options)?;
     let bar = progress(flights.len(), plan.name)?;
     let mut loaded = Loaded { commits: 0, records: 0, record_bytes: 0, took: Duration::ZERO };
     let (result, took) = crate::timed(|| -> Result<(), Failure> {

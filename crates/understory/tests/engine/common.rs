@@ -40,8 +40,13 @@ pub(crate) fn schema() -> Schema {
     Schema::new().tree::<Account>().tree::<ByOwner>().tree::<Event>()
 }
 
-/// The least memory the small geometry works with, and a little cache.
+/// A small geometry with a journal, and the least memory that it works with and a little cache.
 pub(crate) fn options() -> Options {
+    Options::default().memory(8 << 20).geometry(Geometry::small().with_journal())
+}
+
+/// The same without a journal.
+pub(crate) fn without_journal() -> Options {
     Options::default().memory(8 << 20).geometry(Geometry::small())
 }
 

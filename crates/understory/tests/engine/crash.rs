@@ -1,14 +1,14 @@
 //! A crash at every storage operation of a small workload: what is found again is a checkpoint, whole, and not
 //! older than the last one that was acknowledged.
-use crate::common::{Model, User, create_sim, open_sim, options, reboot};
-use understory::{Batch, Database, Error, Machine};
+use crate::common::{Model, User, create_sim, open_sim, options, reboot, without_journal};
+use understory::{Batch, Database, Error, Machine, Options};
 use understory_io::CrashPolicy;
 
 /// What the user knows of the database at an op.
 struct History {
     /// Each op that was applied with the state after it.
     states: Vec<(u64, Model)>,
-    /// The op that the last acknowledged checkpoint covers.
+    /// The last op that is to survive: of an acknowledged commit, or without a journal of a checkpoint.
     acknowledged: u64,
 }
 
@@ -20,25 +20,35 @@ impl History {
 }
 
 /// The workload; ends early when the machine stops.
-fn run(machine: &Machine, history: &mut History) -> Result<(), Error> {
+fn run(machine: &Machine, options: &Options, history: &mut History) -> Result<(), Error> {
     let mut user = User::new(5, 400);
     let mut batch = Batch::new();
-    let mut database = create_sim(machine, &options())?;
+    let database = create_sim(machine, options)?;
     for round in 0..160 {
         user.fill(&mut batch, 60);
-        let before = database.stats().op;
-        let committed = database.commit(&batch);
-        history.states.push((before + 1, user.model.clone()));
-        committed?;
+        match database.commit(&batch) {
+            Ok(op) => {
+                history.states.push((op.get(), user.model.clone()));
+                if database.geometry().has_journal() {
+                    history.acknowledged = op.get();
+                }
+            }
+            Err(error) => {
+                if let Error::CommitUnknown { op, .. } = error {
+                    history.states.push((op.get(), user.model.clone()));
+                }
+                return Err(error);
+            }
+        }
         if round % 37 == 36 {
-            checkpoint(&mut database, history)?;
+            checkpoint(&database, history)?;
         }
     }
-    checkpoint(&mut database, history)
+    checkpoint(&database, history)
 }
 
-fn checkpoint(database: &mut Database, history: &mut History) -> Result<(), Error> {
-    let covered = database.stats().op;
+fn checkpoint(database: &Database, history: &mut History) -> Result<(), Error> {
+    let covered = database.visible_op().get();
     database.checkpoint()?;
     history.acknowledged = covered;
     Ok(())
@@ -49,46 +59,46 @@ fn fresh_history() -> History {
 }
 
 /// Runs the workload up to a crash at `operation`, and opens what is left. Gives whether there was a database.
-fn crash_at(operation: u64, policy: CrashPolicy) -> bool {
+fn crash_at(options: &Options, operation: u64, policy: CrashPolicy) -> bool {
     let (machine, storage) = Machine::sim(3);
     storage.crash_at(operation, policy);
     let mut history = fresh_history();
-    let error = run(&machine, &mut history).expect_err("the machine stops within the workload");
+    let error = run(&machine, options, &mut history).expect_err("the machine stops within the workload");
     assert!(storage.is_crashed(), "only the crash ends the workload: {error}");
     let (machine, storage) = reboot(&storage, operation);
-    let database = match open_sim(&machine, &options()) {
+    let database = match open_sim(&machine, options) {
         Ok(database) => database,
         Err(error) => {
             assert_eq!(history.states.len(), 1, "operation {operation}: {error}");
             return false;
         }
     };
-    let op = database.stats().op;
+    let op = database.visible_op().get();
     assert!(op >= history.acknowledged, "operation {operation}: op {op} is before {}", history.acknowledged);
     history.state_at(op).check(&database).unwrap();
     drop(database);
     // What was repaired at open stays repaired: open again.
     let (machine, _storage) = reboot(&storage, operation);
-    let database = open_sim(&machine, &options()).unwrap();
-    assert_eq!(database.stats().op, op, "operation {operation}");
+    let database = open_sim(&machine, options).unwrap();
+    assert_eq!(database.visible_op().get(), op, "operation {operation}");
     history.state_at(op).check(&database).unwrap();
     true
 }
 
-fn operations() -> u64 {
+fn operations(options: &Options) -> u64 {
     let (machine, storage) = Machine::sim(3);
-    run(&machine, &mut fresh_history()).unwrap();
+    run(&machine, options, &mut fresh_history()).unwrap();
     storage.operations()
 }
 
-fn sweep(policy: impl Fn(u64) -> CrashPolicy) {
-    let operations = operations();
+fn sweep(options: &Options, policy: impl Fn(u64) -> CrashPolicy) {
+    let operations = operations(options);
     // A debug build takes a part of them.
     let stride = if cfg!(debug_assertions) { 17 } else { 1 };
     let crashes = (0..operations).step_by(stride);
     let (mut opened, mut total) = (0, 0);
     for operation in crashes {
-        opened += u64::from(crash_at(operation, policy(operation)));
+        opened += u64::from(crash_at(options, operation, policy(operation)));
         total += 1;
     }
     println!("{operations} operations, {total} crashes, {opened} with a database before them");
@@ -97,21 +107,23 @@ fn sweep(policy: impl Fn(u64) -> CrashPolicy) {
 
 #[test]
 fn nothing_unsynced_is_kept() {
-    sweep(|_| CrashPolicy::DropUnsynced);
+    sweep(&options(), |_| CrashPolicy::DropUnsynced);
+    sweep(&without_journal(), |_| CrashPolicy::DropUnsynced);
 }
 
 #[test]
 fn some_sectors_of_what_is_unsynced_are_kept() {
-    sweep(CrashPolicy::KeepSubset);
+    sweep(&options(), CrashPolicy::KeepSubset);
+    sweep(&without_journal(), CrashPolicy::KeepSubset);
 }
 
 #[test]
 fn a_reopened_file_goes_on_as_if_it_had_not_been_closed() {
     let (machine, storage) = Machine::sim(3);
     let mut history = fresh_history();
-    run(&machine, &mut history).unwrap();
+    run(&machine, &options(), &mut history).unwrap();
     let (machine, _storage) = reboot(&storage, 9);
-    let mut database = open_sim(&machine, &options()).unwrap();
+    let database = open_sim(&machine, &options()).unwrap();
     let mut user = User::new(6, 400);
     user.model = history.state_at(u64::MAX).clone();
     let mut batch = Batch::new();

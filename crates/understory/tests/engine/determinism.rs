@@ -2,14 +2,15 @@
 //! equal blocks reachable from them, whatever the cache, the order of I/O and the number of its threads.
 use std::path::Path;
 
-use crate::common::{User, create_sim, options, schema};
+use crate::common::{User, create_sim, options, schema, without_journal};
 use understory::{Batch, Database, Machine, Options};
+use understory_forest::Forest;
 use understory_format::{BlockKind, IndexView};
 
 /// The checkpoint's id and a digest of every block reachable from it, at a few points of a workload.
 type Trace = Vec<(u128, u128)>;
 
-fn workload(database: &mut Database) -> Trace {
+fn workload(database: &Database) -> Trace {
     let mut user = User::new(21, 3_000);
     let mut batch = Batch::new();
     let mut trace = Vec::new();
@@ -29,14 +30,18 @@ fn workload(database: &mut Database) -> Trace {
 
 /// A hash over the bytes of all table blocks in (tree, level, key) order, and over the tables themselves.
 fn digest(database: &Database) -> u128 {
-    let grid = database.forest().grid();
+    database.with_forest(digest_of)
+}
+
+fn digest_of(forest: &Forest) -> u128 {
+    let grid = forest.grid();
     let mut hash = 0_u128;
     let mut take = |bytes: &[u8]| {
         let mut input = hash.to_le_bytes().to_vec();
         input.extend_from_slice(bytes);
         hash = understory_format::Checksum::of(&input).get();
     };
-    for (level, table) in database.forest().tables() {
+    for (level, table) in forest.tables() {
         let index = grid.read_twin(table.index, BlockKind::Index).unwrap();
         take(&[level.get()]);
         take(&index);
@@ -51,19 +56,29 @@ fn digest(database: &Database) -> u128 {
 
 fn simulated(seed: u64, options: &Options) -> Trace {
     let (machine, _storage) = Machine::sim(seed);
-    workload(&mut create_sim(&machine, options).unwrap())
+    workload(&create_sim(&machine, options).unwrap())
 }
 
-fn on_a_file(io_threads: usize, memory: u64) -> Trace {
+fn on_a_file(options: Options, io_threads: usize, memory: u64) -> Trace {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("forest.understory");
-    let options = options().memory(memory).io_threads(io_threads);
-    let mut database = Database::create(Path::new(&path), &schema(), &options).unwrap();
-    workload(&mut database)
+    let options = options.memory(memory).io_threads(io_threads);
+    let database = Database::create(Path::new(&path), &schema(), &options).unwrap();
+    workload(&database)
 }
 
 #[test]
 fn caches_orders_of_io_and_threads_do_not_show() {
+    check(&options());
+}
+
+#[test]
+fn nor_without_a_journal() {
+    check(&without_journal());
+}
+
+fn check(options: &Options) {
+    let options = || options.clone();
     let expected = simulated(1, &options());
     assert_eq!(expected.len(), 4);
     for seed in 2..6 {
@@ -73,6 +88,6 @@ fn caches_orders_of_io_and_threads_do_not_show() {
         assert_eq!(simulated(1, &options().memory(memory)), expected, "memory {memory}");
     }
     for (io_threads, memory) in [(1, 3 << 20), (2, 8 << 20), (4, 64 << 20)] {
-        assert_eq!(on_a_file(io_threads, memory), expected, "{io_threads} threads on a real file");
+        assert_eq!(on_a_file(options(), io_threads, memory), expected, "{io_threads} threads on a real file");
     }
 }

@@ -10,7 +10,7 @@ use understory_grid::GridError;
 
 fn image() -> (Vec<u8>, Model) {
     let (machine, storage) = Machine::sim(31);
-    let mut database = create_sim(&machine, &options().size_limit(1 << 20)).unwrap();
+    let database = create_sim(&machine, &options().size_limit(1 << 20)).unwrap();
     let mut user = User::new(32, 600);
     let mut batch = Batch::new();
     for round in 0..60 {

@@ -1,16 +1,24 @@
 //! A million random effects over three trees against `BTreeMap`s, with checkpoints, settles and reopens.
-use crate::common::{Account, ByOwner, Event, User, create_sim, open_sim, options, reboot};
+use crate::common::{Account, ByOwner, Event, User, create_sim, open_sim, options, reboot, without_journal};
 use std::ops::Bound;
-use understory::{Batch, Database, Machine, Stats};
+use understory::{Batch, Database, Machine, Options, Stats};
 
 /// Puts and removes in an optimised build; a debug build does a part of it.
 const EFFECTS: u64 = if cfg!(debug_assertions) { 60_000 } else { 1_000_000 };
 
 #[test]
 fn a_forest_answers_as_its_model_does() {
-    let options = options();
+    check(&options());
+}
+
+#[test]
+fn it_does_so_without_a_journal() {
+    check(&without_journal());
+}
+
+fn check(options: &Options) {
     let (machine, mut storage) = Machine::sim(11);
-    let mut database = create_sim(&machine, &options).unwrap();
+    let mut database = create_sim(&machine, options).unwrap();
     let mut user = User::new(12, 60_000);
     let mut batch = Batch::new();
     let (mut reads, mut reopens, mut checkpoints) = (0, 0, 0);
@@ -29,10 +37,15 @@ fn a_forest_answers_as_its_model_does() {
                 checkpoints += 1;
             }
             6..=8 => {
-                database.close().unwrap();
+                // A journal has everything, whether the handle is closed or dropped.
+                if options.geometry.is_some_and(|geometry| geometry.has_journal()) && user.rng.bool() {
+                    drop(database);
+                } else {
+                    database.close().unwrap();
+                }
                 let (machine, next) = reboot(&storage, user.rng.u64(..));
                 storage = next;
-                database = open_sim(&machine, &options).unwrap();
+                database = open_sim(&machine, options).unwrap();
                 user.model.check(&database).unwrap();
                 reopens += 1;
             }

@@ -18,7 +18,7 @@ fn options() -> Options {
 #[expect(clippy::disallowed_methods, reason = "the subject is threads")]
 fn many_threads_read_through_a_small_cache() {
     let folder = tempfile::tempdir().unwrap();
-    let mut database = Database::create(folder.path().join("file"), &schema(), &options()).unwrap();
+    let database = Database::create(folder.path().join("file"), &schema(), &options()).unwrap();
     let mut user = User::new(11, 20_000);
     let mut batch = Batch::new();
     for _ in 0..700 {
