@@ -114,6 +114,7 @@ impl Grid {
     fn submit(&self, run: Run) -> Result<(), GridError> {
         if let Err(error) = self.wait_for_room(run.size) {
             self.writes.given_up(&run);
+            self.machine.park.wake(self.writes.park_key);
             return Err(error);
         }
         let sent = run.sent();
@@ -197,7 +198,11 @@ impl Grid {
     /// # Errors
     /// As [`Grid::write`].
     pub fn flush(&self) -> Result<(), GridError> {
-        let through = self.writes.handed_over();
+        self.flush_through(self.writes.handed_over())
+    }
+
+    /// Returns when the blocks up to this number are written.
+    pub(crate) fn flush_through(&self, through: u64) -> Result<(), GridError> {
         let mut result = Ok(());
         let mut note = |outcome: Result<(), GridError>| {
             if result.is_ok() {

@@ -17,6 +17,7 @@ mod durable;
 mod opening;
 mod pages;
 mod room;
+mod split;
 mod threads;
 
 const OPTIONS: GridOptions = GridOptions { block_count: 64, page_count: 16, read_only: false };
