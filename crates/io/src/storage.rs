@@ -70,6 +70,22 @@ pub trait Storage: Send + Sync + Debug {
     /// before this call. Once a sync failed, all later ones fail with the same cause: it is never retried.
     fn sync(&self) -> Ticket;
 
+    /// As [`write`](Self::write), for a caller who would wait at once: a back end that can writes in the calling thread.
+    ///
+    /// # Errors
+    /// Those of a write.
+    fn write_now(&self, offset: u64, parts: WriteParts) -> Result<(), IoError> {
+        self.write(offset, parts).wait().result
+    }
+
+    /// As [`sync`](Self::sync), for a caller who would wait at once: a back end that can syncs in the calling thread.
+    ///
+    /// # Errors
+    /// Those of a sync.
+    fn sync_now(&self) -> Result<(), IoError> {
+        self.sync().wait().result
+    }
+
     /// Reads in the calling thread: cheaper than a ticket when the caller would wait at once.
     fn read_now(&self, offset: u64, buffer: Buffer) -> Completion;
 

@@ -235,6 +235,17 @@ impl Storage for OsStorage {
         ticket
     }
 
+    fn write_now(&self, offset: u64, parts: WriteParts) -> Result<(), IoError> {
+        assert!(!self.read_only, "a read-only storage is not written");
+        let _len = assert_write(offset, &parts, self.size());
+        let result = self.shared.write(offset, &parts);
+        result.map_err(|cause| IoError::new(Operation::Write, offset, cause))
+    }
+
+    fn sync_now(&self) -> Result<(), IoError> {
+        self.shared.sync().map_err(|cause| IoError::new(Operation::Sync, 0, cause))
+    }
+
     fn read_now(&self, offset: u64, mut buffer: Buffer) -> Completion {
         assert_read(offset, &buffer);
         let result = self.shared.read(offset, &mut buffer);
