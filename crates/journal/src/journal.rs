@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use smallvec::smallvec;
 use understory_format::{Checksum, Geometry, GroupHeader, Op, SECTOR_SIZE, u64_of, usize_of};
-use understory_io::{Arena, Buffer, IoError, Machine, Pool, Ticket, WritePart};
+use understory_io::{Arena, Buffer, IoError, Machine, Pool, WritePart};
 
 use crate::error::JournalError;
 use crate::group::{Group, GroupBuilder, Mark};
@@ -126,13 +126,15 @@ impl Journal {
     /// more.
     ///
     /// # Panics
-    /// If somebody else writes, the group is empty, its ops do not follow those before, its records are not whole, or
-    /// it does not fit into [`room`](Self::room).
+    /// If somebody else writes, the group is empty or too large, its ops do not follow those before, its records are not
+    /// whole, or it does not fit into [`room`](Self::room).
     pub fn write(&self, group: GroupBuilder, checkpoint: Checksum) -> Result<Group, JournalError> {
         let _turn = self.take_turn();
         self.state.lock().checkpoint = checkpoint;
         let header = self.next_header()?;
         assert_eq!(group.op_first(), header.op_first, "ops follow one another");
+        assert!(group.size() <= self.ring.group_size_max, "a group is no larger than readers of it expect");
+        assert!(group.size() <= self.room(), "the ring has room: its callers see to it");
         let group = group.seal(header);
         self.append(group.header(), group.buffer())?;
         let mut state = self.state.lock();
@@ -171,7 +173,7 @@ impl Journal {
     /// As [`sync`](Self::sync).
     ///
     /// # Panics
-    /// If somebody else writes, or there is no [`room`](Self::room) for a sector.
+    /// If somebody else writes.
     pub fn witness(&self) -> Result<(), JournalError> {
         let _turn = self.take_turn();
         self.sync()?;
@@ -191,10 +193,14 @@ impl Journal {
         Ok(())
     }
 
-    /// Bytes of the ring that are not in use.
+    /// Bytes that groups may take of the ring now: what is not in use, but for a sector that stays for a lone witness.
     #[must_use]
     pub fn room(&self) -> u64 {
         let state = self.state.lock();
+        self.free(&state).saturating_sub(SECTOR_SIZE.into())
+    }
+
+    fn free(&self, state: &State) -> u64 {
         self.ring.size - (state.head.position - state.tail)
     }
 
@@ -251,29 +257,27 @@ impl Journal {
 
     /// Writes a sealed group to its place, in two pieces if the ring ends inside it.
     fn append(&self, header: &GroupHeader, buffer: &Arc<Buffer>) -> Result<(), JournalError> {
-        assert!(u64::from(header.size) <= self.room(), "the ring has room: its callers keep some");
+        let free = self.free(&self.state.lock());
+        assert!(u64::from(header.size) <= free, "what is in use is not written over");
         let to_end = usize::try_from(self.ring.size_to_end(header.position)).unwrap_or(usize::MAX);
         let (first, second) =
             (usize_of(header.size).min(to_end), usize_of(header.size).saturating_sub(to_end));
-        let mut tickets = vec![self.submit(header.position, Arc::clone(buffer), first)];
-        if second > 0 {
+        let behind = (second > 0).then(|| {
             let mut wrapped = self.wraps.take().expect("one group at a time is written");
             let bytes = buffer.get(first..first + second).expect("the group lies in its buffer");
             wrapped.get_mut(..second).expect("any group fits").copy_from_slice(bytes);
-            tickets.push(self.submit(header.position + u64_of(first), Arc::new(wrapped), second));
-        }
-        // All are waited for, so that nothing is in flight when this returns.
-        let results: Vec<Result<(), IoError>> =
-            tickets.into_iter().map(|ticket| ticket.wait().result).collect();
-        results.into_iter().collect::<Result<(), IoError>>().map_err(|error| self.poison(error))
-    }
-
-    fn submit(&self, position: u64, buffer: Arc<Buffer>, len: usize) -> Ticket {
-        self.machine.storage.write(self.ring.offset(position), smallvec![WritePart { buffer, len }])
+            let part = WritePart { buffer: Arc::new(wrapped), len: second };
+            self.machine.storage.write(self.ring.offset(header.position + u64_of(first)), smallvec![part])
+        });
+        let part = WritePart { buffer: Arc::clone(buffer), len: first };
+        let result = self.machine.storage.write_now(self.ring.offset(header.position), smallvec![part]);
+        // Both are waited for, so that nothing is in flight when this returns.
+        let behind = behind.map_or(Ok(()), |ticket| ticket.wait().result);
+        result.and(behind).map_err(|error| self.poison(error))
     }
 
     fn sync_storage(&self) -> Result<(), JournalError> {
-        self.machine.storage.sync().wait().result.map_err(|error| self.poison(error))
+        self.machine.storage.sync_now().map_err(|error| self.poison(error))
     }
 
     /// The first error, which is this one if there was none.

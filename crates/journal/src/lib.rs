@@ -31,6 +31,8 @@ mod reader;
 mod replay;
 mod ring;
 mod scan;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 pub use error::{Evidence, Fault, JournalError};

@@ -22,6 +22,8 @@ const PIECE_SIZE_MAX: u64 = 1 << 20;
 pub(crate) struct Reader {
     machine: Machine,
     ring: Ring,
+    /// Nothing is read ahead from here on.
+    until: u64,
     pieces: Pool,
     sectors: Pool,
     current: Option<Piece>,
@@ -51,11 +53,17 @@ impl Reader {
         Arena::needed(piece, 2)?.checked_add(Arena::needed(SECTOR, 1)?)
     }
 
-    pub(crate) fn new(machine: &Machine, arena: &Arena, geometry: &Geometry) -> Result<Self, IoError> {
+    pub(crate) fn new(
+        machine: &Machine,
+        arena: &Arena,
+        geometry: &Geometry,
+        until: u64,
+    ) -> Result<Self, IoError> {
         let size = usize::try_from(piece_size(geometry)).expect("at most 1 MiB");
         Ok(Self {
             machine: machine.clone(),
             ring: Ring::new(geometry),
+            until,
             pieces: arena.pool(size, 2)?,
             sectors: arena.pool(SECTOR, 1)?,
             current: None,
@@ -102,7 +110,7 @@ impl Reader {
         };
         let Ahead { positions, ticket } = ahead;
         let completion = ticket.wait();
-        self.ahead = Some(self.submit(positions.end));
+        self.ahead = (positions.end < self.until).then(|| self.submit(positions.end));
         self.current = Some(self.receive(positions, completion)?);
         Ok(())
     }

@@ -40,15 +40,16 @@ impl Replay {
     /// There is no memory, or no such start.
     ///
     /// # Panics
-    /// If there is no journal.
+    /// If there is no journal, or the head is before the start or more than a lap behind it.
     pub fn new(
         machine: &Machine,
         geometry: &Geometry,
         start: &Start,
         head: &Head,
     ) -> Result<Self, JournalError> {
+        start.validate()?;
         let arena = Arena::new(Self::size(geometry).unwrap_or(usize::MAX))?;
-        let walk = Walk::new(machine, &arena, geometry, start)?;
+        let walk = Walk::new(machine, &arena, geometry, start, head.position)?;
         let groups = arena.pool(Ring::new(geometry).group_buffer_size(), GROUPS)?;
         Ok(Self { walk, start: *start, head: *head, groups })
     }

@@ -8,7 +8,8 @@
 //! # Invariants
 //! - A group of an earlier lap, or one that an earlier opening did not accept, is no group and no evidence (its
 //!   position or incarnation is not right).
-//! - What is accepted is whole and good, records and parts included: replay meets no error.
+//! - What is accepted is whole and good, records and parts included: replay meets no error. It is durable, too, also
+//!   what was never synced by who wrote it.
 //! - Memory is bounded: [`scan_size`].
 //!
 //! # Not here
@@ -106,9 +107,12 @@ pub fn scan(
     start: &Start,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Head, JournalError> {
+    start.validate()?;
     let ring = Ring::new(geometry);
     let arena = Arena::new(scan_size(geometry).unwrap_or(usize::MAX))?;
-    let mut walk = Walk::new(machine, &arena, geometry, start)?;
+    // A program that was killed leaves writes that only a cache has: what is accepted here must not go away again.
+    machine.storage.sync().wait().result?;
+    let mut walk = Walk::new(machine, &arena, geometry, start, start.position + ring.size)?;
     let groups = arena.pool(ring.group_buffer_size(), 1)?;
     let mut report = |position| progress(Progress { done: position - start.position, total: ring.size });
     let fault = follow(&mut walk, &groups, &mut report)?;
@@ -149,6 +153,7 @@ fn search(walk: &mut Walk, start: &Start, report: &mut dyn FnMut(u64)) -> Result
             found.witness = found.witness.max(Some((header.witness_op, position)));
         }
     }
+    report(walk.limit());
     Ok(found)
 }
 

@@ -11,7 +11,7 @@ use understory_format::error::{at_least, at_most, exactly};
 use understory_format::{Checksum, Corruption, Geometry, GroupHeader, Op, usize_of};
 use understory_io::{Arena, Buffer, IoError, Machine};
 
-use crate::error::{Fault, JournalError};
+use crate::error::Fault;
 use crate::group::Group;
 use crate::reader::Reader;
 use crate::ring::{Ring, SECTOR};
@@ -23,7 +23,7 @@ pub(crate) struct Walk {
     reader: Reader,
     start: Start,
     group_size_max: u64,
-    /// No group of this lap goes beyond.
+    /// No group goes beyond.
     limit: u64,
     /// The end of the last group that was accepted.
     position: u64,
@@ -36,19 +36,21 @@ pub(crate) struct Walk {
 }
 
 impl Walk {
+    /// A walk from `start` that ends at `limit`, a lap later at most.
     pub(crate) fn new(
         machine: &Machine,
         arena: &Arena,
         geometry: &Geometry,
         start: &Start,
-    ) -> Result<Self, JournalError> {
-        start.validate()?;
+        limit: u64,
+    ) -> Result<Self, IoError> {
         let ring = Ring::new(geometry);
+        assert!(limit <= start.position + ring.size, "a walk is one lap at most");
         Ok(Self {
-            reader: Reader::new(machine, arena, geometry)?,
+            reader: Reader::new(machine, arena, geometry, limit)?,
             start: *start,
             group_size_max: ring.group_size_max,
-            limit: start.position + ring.size,
+            limit,
             position: start.position,
             hash: start.hash,
             op_next: start.op_flushed.next(),
@@ -63,7 +65,7 @@ impl Walk {
         self.position
     }
 
-    /// The end of the lap.
+    /// Where the walk ends at the latest.
     pub(crate) const fn limit(&self) -> u64 {
         self.limit
     }
