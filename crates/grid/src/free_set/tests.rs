@@ -60,6 +60,21 @@ impl Model {
         }
     }
 
+    /// Addresses up to `in_file` and then on that are free and not promised, as far as there are `count`.
+    fn check_back(&self, set: &FreeSet, count: u64, in_file: u64) {
+        let promised = |address: &u64| self.reserved.iter().any(|(blocks, _)| blocks.contains(address));
+        let free = (1..=self.limit).filter(|address| !self.acquired.contains(address) && !promised(address));
+        let free: Vec<u64> = free.collect();
+        let found = set.back_target(count, in_file);
+        let needed = usize::try_from(count).unwrap();
+        let expected = match needed.checked_sub(1).map(|last| free.get(last)) {
+            None => Ok(None),
+            Some(Some(&last)) => Ok((last > in_file).then_some(last)),
+            Some(None) => Err(Exhausted { needed: count, free: u64::try_from(free.len()).unwrap() }),
+        };
+        assert_eq!(found, expected, "{count} of {in_file}");
+    }
+
     fn check(&self, set: &FreeSet) {
         set.verify();
         let space = set.space();
@@ -209,6 +224,10 @@ fn agrees_with_the_model() {
         for _ in 0..200 {
             fuzz.step();
             fuzz.model.check(&fuzz.set);
+            // The file holds all that is in use or promised, and perhaps more.
+            let least = fuzz.set.highest_promised().min(fuzz.model.limit);
+            let in_file = fuzz.random.u64(least..=fuzz.model.limit);
+            fuzz.model.check_back(&fuzz.set, fuzz.random.u64(0..80), in_file);
         }
     }
 }

@@ -61,6 +61,45 @@ fn a_copy_that_cannot_be_read_is_answered_from_the_other() {
 }
 
 #[test]
+fn what_cannot_be_read_names_the_block() {
+    let (grid, storage, reference) = with_block();
+    let unreadable = |error: GridError, address: BlockAddress| {
+        let GridError::Unreadable { address: found, source } = error else { panic!("{error}") };
+        assert_eq!((found, source.source), (address, IoCause::Os(5)));
+        assert_eq!(source.offset, offset(&grid, address));
+    };
+    // Both copies.
+    let next = storage.operations();
+    [next, next + 1].into_iter().for_each(|operation| storage.inject(operation, IoCause::Os(5)));
+    unreadable(grid.read_twin(reference, KIND).unwrap_err(), reference.address);
+    // Each alone, also if it was read ahead.
+    for copy in [reference.first(), reference.second()] {
+        for ahead in [false, true] {
+            empty_caches(&grid);
+            storage.inject(storage.operations(), IoCause::Os(5));
+            if ahead {
+                grid.prefetch(copy);
+            }
+            unreadable(grid.read(copy, KIND).unwrap_err(), copy.address);
+            assert_eq!(contents(&grid.read(copy, KIND).unwrap()), [9; 1000], "it is tried again");
+        }
+    }
+    // One bad for one reason, one for the other: the first is named.
+    empty_caches(&grid);
+    damage(&grid, &storage, reference.twin);
+    storage.inject(storage.operations(), IoCause::Os(5));
+    unreadable(grid.read_twin(reference, KIND).unwrap_err(), reference.address);
+    damage(&grid, &storage, reference.twin);
+    damage(&grid, &storage, reference.address);
+    storage.inject(storage.operations() + 1, IoCause::Os(5));
+    let error = grid.read_twin(reference, KIND).unwrap_err();
+    let GridError::Corrupt(error) = error else { panic!("{error}") };
+    assert_eq!(error.place, understory_format::Place::Block(reference.address));
+    assert_eq!(contents(&grid.read_twin(reference, KIND).unwrap()), [9; 1000]);
+    assert_eq!((grid.poison(), grid.stats().twin_fallbacks), (None, 1), "reads poison nothing");
+}
+
+#[test]
 fn a_reference_to_a_pair_must_name_the_pair() {
     let (grid, _, reference) = with_block();
     let other = write_one(&grid, b"other").unwrap();

@@ -154,6 +154,95 @@ fn releases_are_free_after_the_second_checkpoint() {
     grid.forfeit(reservation);
 }
 
+/// Releases with the number of the newest checkpoint that had been begun then, checkpoints, frees and reopenings in any
+/// order that a forest may have them in.
+struct Releases {
+    machine: Machine,
+    grid: Grid,
+    random: fastrand::Rng,
+    live: Vec<BlockAddress>,
+    released: Vec<(BlockAddress, u64)>,
+    beat: u64,
+    /// Whether the releases of before were freed as soon as they could be.
+    prompt: bool,
+}
+
+impl Releases {
+    fn step(&mut self) {
+        match self.random.u32(0..10) {
+            0..4 => {
+                let mut reservation = self.grid.reserve(3).unwrap();
+                self.live.extend((0..3).map(|_| self.grid.acquire(&mut reservation)));
+                self.grid.forfeit(reservation);
+            }
+            4..7 if !self.live.is_empty() => {
+                let address = self.live.swap_remove(self.random.usize(..self.live.len()));
+                self.grid.release(address);
+                self.released.push((address, self.grid.staged_number()));
+            }
+            7 => self.checkpoint(),
+            8 => {
+                self.grid.free_due();
+            }
+            9 if self.random.bool() => {
+                // What was not settled is lost.
+                self.checkpoint();
+                self.grid = open(&self.machine);
+                self.prompt = false;
+            }
+            _ => {}
+        }
+    }
+
+    fn checkpoint(&mut self) {
+        self.beat += 1;
+        let pending = self.grid.begin_checkpoint(&update(self.beat), |_| ()).unwrap();
+        if self.random.bool() && !self.live.is_empty() {
+            let address = self.live.swap_remove(self.random.usize(..self.live.len()));
+            self.grid.release(address);
+            self.released.push((address, self.beat));
+            assert_eq!(self.grid.staged_number(), self.beat, "settled by the one after");
+        }
+        self.grid.finish_checkpoint(pending).unwrap();
+    }
+
+    /// Gives how many became free.
+    fn check(&mut self) -> usize {
+        let freed = self.grid.freed_number();
+        let before = self.released.len();
+        let Self { released, grid, prompt, .. } = self;
+        released.retain(|&(address, number)| {
+            let free = !grid.is_acquired(address);
+            assert!(!free || freed >= number + 2, "{address}, released at {number}, freed by {freed}");
+            assert!(
+                free || !*prompt || freed < number + 2,
+                "{address}, released at {number}, still at {freed}"
+            );
+            !free
+        });
+        before - self.released.len()
+    }
+}
+
+#[test]
+fn a_released_block_stays_until_the_second_checkpoint() {
+    let mut count = 0;
+    for seed in 0..60 {
+        let (machine, _) = Machine::sim(seed);
+        format_with(&machine, Geometry::small(), 1000).unwrap();
+        let grid = open(&machine);
+        assert_eq!((grid.staged_number(), grid.freed_number()), (0, 0));
+        let random = fastrand::Rng::with_seed(seed);
+        let (live, released) = (Vec::new(), Vec::new());
+        let mut releases = Releases { machine, grid, random, live, released, beat: 0, prompt: true };
+        for _ in 0..200 {
+            releases.step();
+            count += releases.check();
+        }
+    }
+    assert!(count > 500, "{count}");
+}
+
 #[test]
 #[should_panic(expected = "without reservations")]
 fn a_checkpoint_under_a_reservation_is_our_mistake() {

@@ -18,6 +18,7 @@ mod opening;
 mod pages;
 mod room;
 mod split;
+mod stale;
 mod threads;
 
 const OPTIONS: GridOptions = GridOptions { block_count: 64, page_count: 16, read_only: false };

@@ -242,3 +242,59 @@ fn a_copy_in_the_place_of_another_does_not_count() {
     }
     check(image, |error| matches!(error, GridError::QuorumLost { .. }));
 }
+
+#[test]
+fn a_file_with_a_journal_is_made_behind_its_ring() {
+    let geometry = Geometry::small().with_journal();
+    let (needed, block) = (geometry.grid_offset(), u64::from(geometry.block_size));
+    let check = |size: u64, expected: Result<(), GridError>| {
+        let (machine, storage) = Machine::sim(1);
+        storage.grow(size).unwrap();
+        let found = format_with(&machine, geometry, 100);
+        assert_eq!(found, expected);
+        assert_eq!(storage.counters().writes > 0, found.is_ok());
+        (machine, storage)
+    };
+    for size in [0, block, needed - block, needed + block] {
+        check(size, Err(GridError::NoRing { size, needed }));
+    }
+    let (machine, storage) = check(needed, Ok(()));
+    let ring = usize::try_from(geometry.journal_offset()).unwrap()..usize::try_from(needed).unwrap();
+    assert!(storage.image()[ring].iter().all(|byte| *byte == 0), "the ring is left alone");
+    let grid = open(&machine);
+    assert_eq!((*grid.geometry(), grid.space().acquired), (geometry, 4));
+    let reference = write_one(&grid, b"behind").unwrap();
+    grid.checkpoint(&update(1)).unwrap();
+    let again = open(&machine_of(storage.image()).0);
+    assert_eq!(contents(&again.read_twin(reference, KIND).unwrap()), b"behind");
+    // Without one, the file is empty.
+    let (machine, storage) = Machine::sim(1);
+    storage.grow(block).unwrap();
+    let error = format_with(&machine, Geometry::small(), 100).unwrap_err();
+    assert_eq!(error, GridError::NotEmpty { size: block });
+}
+
+#[test]
+fn what_open_accepted_is_in_the_superblock_of_its_incarnation() {
+    let (machine, storage) = formatted(1);
+    let grid = open(&machine);
+    grid.update_local(|local| (local.salvaged_op, local.salvage_count) = (Op::new(5), 2)).unwrap();
+    drop(grid);
+    let arena = Arena::new(OPTIONS.arena_size(&Geometry::small()).unwrap()).unwrap();
+    let grid = Grid::load(machine.clone(), &arena, OPTIONS).unwrap();
+    let (before, writes) = (grid.local_state(), storage.counters().writes);
+    grid.begin(|local| {
+        assert_eq!(local.incarnation, before.incarnation + 1, "which it has by then");
+        (local.head_op, local.head_hash) = (Op::new(90), Checksum::new(91));
+        // Not the caller's to say.
+        (local.sequence, local.parent) = (1, Checksum::new(1));
+    })
+    .unwrap();
+    assert_eq!(storage.counters().writes, writes + 4, "one superblock");
+    let found = Grid::peek(&machine_of(storage.image()).0).unwrap().local;
+    assert_eq!(found, grid.local_state());
+    assert_eq!((found.incarnation, found.head_op), (before.incarnation + 1, Op::new(90)));
+    assert_eq!((found.sequence, found.head_hash), (before.sequence + 2, Checksum::new(91)));
+    assert_eq!((found.salvaged_op, found.salvage_count), (Op::new(5), 2), "nothing else is lost");
+    assert_eq!(found.size_limit, before.size_limit);
+}

@@ -131,3 +131,16 @@ fn pages_in_use_are_not_given_up() {
     read(2).unwrap();
     read(3).unwrap();
 }
+
+#[test]
+fn a_page_that_cannot_be_read_names_its_block() {
+    let (grid, storage, written) = setup(16);
+    grid.flush().unwrap();
+    empty_caches(&grid);
+    storage.inject(storage.operations(), understory_io::IoCause::Os(5));
+    let (checksum, range) = written.pages[1].clone();
+    let error = grid.read_page(written.reference, 1, checksum, range.clone()).unwrap_err();
+    let GridError::Unreadable { address, .. } = error else { panic!("{error}") };
+    assert_eq!(address, written.reference.address);
+    grid.read_page(written.reference, 1, checksum, range).unwrap();
+}

@@ -141,3 +141,136 @@ fn addresses_do_not_depend_on_who_asks_first() {
     };
     assert_eq!(draw(&[0, 0, 1, 1, 1, 2]), draw(&[2, 1, 0, 1, 0, 1]));
 }
+
+#[test]
+fn backing_counts_what_is_free_and_not_promised() {
+    let (machine, storage) = Machine::sim(1);
+    format_with(&machine, Geometry::small(), 50).unwrap();
+    let grid = open(&machine);
+    let room = |grid: &Grid| (0..=60).take_while(|count| grid.back(*count).is_ok()).last().unwrap();
+    assert_eq!(room(&grid), 46);
+    let mut low = grid.reserve(10).unwrap();
+    let high = grid.reserve(10).unwrap();
+    assert_eq!(room(&grid), 26);
+    for left in [10, 8, 3] {
+        while low.left() > left {
+            let _ = grid.acquire(&mut low);
+        }
+        assert_eq!(room(&grid), 26, "drawn is as promised");
+    }
+    grid.forfeit(low);
+    assert_eq!(room(&grid), 29, "three are free again, below a reservation that lives");
+    assert_eq!(grid.back(30).unwrap_err(), GridError::OutOfSpace { needed: 30, free: 29 });
+    grid.forfeit(high);
+    assert_eq!(room(&grid), 39);
+    // All of it can be had at once, or in portions.
+    let portions = [20, 19].map(|count| grid.reserve(count).unwrap());
+    assert_eq!(room(&grid), 0);
+    portions.into_iter().for_each(|portion| grid.forfeit(portion));
+    assert_eq!(blocks_in_file(&storage), 50);
+}
+
+#[test]
+fn backing_what_is_there_asks_nothing_of_the_storage() {
+    let (machine, storage) = Machine::sim(1);
+    format_with(&machine, Geometry::small(), 5000).unwrap();
+    let grid = open(&machine);
+    grid.back(1000).unwrap();
+    let (size, operations, set) = (storage.size(), storage.operations(), grid.free_set());
+    for count in [0, 1, 999, 1000] {
+        grid.back(count).unwrap();
+    }
+    // No address is handed out for it.
+    let reservation = grid.reserve(1000).unwrap();
+    grid.forfeit(reservation);
+    assert_eq!((storage.size(), storage.operations(), grid.stats().growths), (size, operations, 1));
+    assert_eq!(grid.free_set(), set);
+}
+
+#[test]
+fn backing_on_a_full_disk_leaves_nothing_behind() {
+    let (machine, storage) = Machine::sim(1);
+    Grid::format(&machine, &FormatState { geometry: Geometry::small(), trees: &[], size_limit: None })
+        .unwrap();
+    let grid = open(&machine);
+    let mut reservation = grid.reserve(5).unwrap();
+    let address = grid.acquire(&mut reservation);
+    let limit = storage.size() + 10 * 4096;
+    storage.set_size_limit(Some(limit));
+    let (size, set) = (storage.size(), grid.free_set());
+    for _ in 0..3 {
+        let error = grid.back(30).unwrap_err();
+        assert!(matches!(error, GridError::OutOfSpace { needed: 30, .. }), "{error}");
+        assert_eq!((storage.size(), grid.free_set(), grid.poison()), (size, set.clone(), None));
+    }
+    // What is there can be worked with, and the rest when there is room.
+    grid.back(19).unwrap();
+    assert_eq!(storage.size(), limit);
+    assert!(grid.back(20).is_err());
+    let twin = grid.acquire(&mut reservation);
+    let written = write_twin_at(&grid, address, twin, b"goes on").unwrap();
+    grid.forfeit(reservation);
+    grid.checkpoint(&update(1)).unwrap();
+    storage.set_size_limit(None);
+    grid.back(30).unwrap();
+    let again = open(&machine_of(storage.image()).0);
+    assert_eq!(contents(&again.read_twin(written, KIND).unwrap()), b"goes on");
+}
+
+#[test]
+fn spared_blocks_stay_backed() {
+    let (machine, storage) = Machine::sim(1);
+    format_with(&machine, Geometry::small(), 5000).unwrap();
+    let grid = open(&machine);
+    grid.back(300).unwrap();
+    assert!(grid.trim(300).unwrap() > 0);
+    let (size, growths) = (storage.size(), grid.stats().growths);
+    grid.back(300).unwrap();
+    assert_eq!((storage.size(), grid.stats().growths), (size, growths));
+}
+
+/// Reservations are made while the file is cut, reads of what was cut off go on.
+#[test]
+fn cutting_the_file_beside_others() {
+    for seed in 0..60 {
+        let (machine, storage) = Machine::sim(seed);
+        format_with(&machine, Geometry::small(), 400).unwrap();
+        let grid = Arc::new(open(&machine));
+        let kept = write_one(&grid, b"kept").unwrap();
+        let mut far = grid.reserve(100).unwrap();
+        let written: Vec<_> = (0..50_u8).map(|n| write_twin(&grid, &mut far, &[n]).unwrap()).collect();
+        grid.forfeit(far);
+        for reference in &written {
+            grid.release(reference.address);
+            grid.release(reference.twin);
+        }
+        for beat in 1..4 {
+            grid.checkpoint(&update(beat)).unwrap();
+            grid.free_due();
+        }
+        empty_caches(&grid);
+        let (cutting, reading, stale) = (Arc::clone(&grid), Arc::clone(&grid), written.clone());
+        let cut = machine.spawn(move || (0..3).map(|_| cutting.trim(1).unwrap()).sum::<u64>());
+        let reads = machine.spawn(move || {
+            for (n, reference) in (0..).zip(&stale) {
+                reading.prefetch(stale[stale.len() - 1 - usize::from(n)].second());
+                match reading.read(reference.first(), KIND) {
+                    Ok(block) => assert_eq!(contents(&block), [n], "what it was"),
+                    Err(GridError::Corrupt(error)) => {
+                        assert_eq!(error.place, understory_format::Place::Block(reference.address));
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+        let more: Vec<_> = (0..40_u8).map(|n| write_one(&grid, &[n, n]).unwrap()).collect();
+        assert!(cut.wait() > 0 || grid.space().highest > 80);
+        reads.wait();
+        grid.checkpoint(&update(9)).unwrap();
+        let again = open(&machine_of(storage.image()).0);
+        assert_eq!(contents(&again.read_twin(kept, KIND).unwrap()), b"kept");
+        for (n, reference) in (0..).zip(&more) {
+            assert_eq!(contents(&again.read_twin(*reference, KIND).unwrap()), [n, n]);
+        }
+    }
+}
