@@ -21,6 +21,8 @@ pub enum Operation {
     Grow,
     /// Cutting a file.
     Truncate,
+    /// Looking whether the file is still what it was.
+    Check,
     /// Taking memory.
     Map,
     /// Starting a worker thread.
@@ -37,6 +39,7 @@ impl fmt::Display for Operation {
             Self::Sync => "sync",
             Self::Grow => "grow",
             Self::Truncate => "truncate",
+            Self::Check => "check",
             Self::Map => "map memory",
             Self::Spawn => "start a worker",
         })
@@ -50,9 +53,12 @@ pub enum IoCause {
     /// The operating system's error number.
     #[error("{}", std::io::Error::from_raw_os_error(*.0))]
     Os(i32),
-    /// The file ends inside what should be read.
+    /// The file ends inside what should be read, or before where it ended.
     #[error("the file ends before the bytes asked for")]
     Truncated,
+    /// The file has no name any more: it is gone when it is closed.
+    #[error("the file was removed while it was in use")]
+    Unlinked,
     /// The file system is full, a quota is used up, or the file is at its size limit.
     #[error("no space left (file system full, quota used up, or file size limit reached)")]
     NoSpace,
@@ -92,7 +98,8 @@ impl IoCause {
 pub struct IoError {
     /// What was asked for.
     pub operation: Operation,
-    /// Byte offset in the file; the size asked for when growing, truncating or mapping; else 0.
+    /// Byte offset in the file; the size asked for when growing, truncating or mapping; the size found when a check
+    /// found the file cut; else 0.
     pub offset: u64,
     /// Why it failed.
     pub source: IoCause,

@@ -45,8 +45,8 @@ pub use os::{DirectIo, Options, OsStorage};
 pub use park::{Park, ThreadPark};
 pub use prefetch::prefetch_line;
 pub use sim::{
-    CrashPolicy, SimAction, SimClock, SimEvent, SimExecutor, SimOptions, SimPark, SimScheduler, SimStorage,
-    SimThreads,
+    CrashPolicy, SimAction, SimBefallen, SimClock, SimEvent, SimExecutor, SimFault, SimFaultPlan, SimOptions,
+    SimPark, SimScheduler, SimStorage, SimThreads,
 };
 pub use storage::{Counters, SECTOR, Storage, WritePart, WriteParts, write_size};
 pub use ticket::{Completer, Completion, Ticket};

@@ -29,7 +29,12 @@ impl Machine {
 
     /// A simulated machine whose file has these bytes, all durable.
     pub fn sim_from(image: Vec<u8>, seed: u64) -> (Self, Arc<SimStorage>) {
-        let storage = Arc::new(SimStorage::from_image(image, SimOptions { seed, ..SimOptions::default() }));
+        Self::sim_with(image, SimOptions::seeded(seed))
+    }
+
+    /// A simulated machine whose file has these bytes, all durable, and behaves as `options` say.
+    pub fn sim_with(image: Vec<u8>, options: SimOptions) -> (Self, Arc<SimStorage>) {
+        let storage = Arc::new(SimStorage::from_image(image, options));
         (storage.machine(), storage)
     }
 

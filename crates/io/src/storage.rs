@@ -8,7 +8,7 @@
 //!   is such a multiple are aligned likewise, which direct I/O wants.)
 //! - Writes end at or before [`Storage::size`]: asserted. Space comes from [`Storage::grow`] alone, because
 //!   parallel writes past the end of a file serialise in the kernel.
-//! - No operation overlaps a write in flight: asserted by the simulated back end.
+//! - No operation overlaps a write in flight: asserted by the simulated back end, unless it is told to let reads.
 //!
 //! # Not here
 //! Retries, checksums, caching.
@@ -102,6 +102,17 @@ pub trait Storage: Send + Sync + Debug {
     /// # Errors
     /// The operating system refuses.
     fn truncate(&self, size: u64) -> Result<(), IoError>;
+
+    /// Looks whether the file is still what it was: not shorter than this program made it (a reader knows no size of
+    /// its own), and not removed. For who meets an error or garbage and wonders, and for now and then: one system
+    /// call. Says yes unless a back end knows better.
+    ///
+    /// # Errors
+    /// [`IoCause::Truncated`](crate::IoCause::Truncated) with the size found, or
+    /// [`IoCause::Unlinked`](crate::IoCause::Unlinked); or the file cannot be asked.
+    fn check(&self) -> Result<(), IoError> {
+        Ok(())
+    }
 
     /// What was done so far.
     fn counters(&self) -> Counters;

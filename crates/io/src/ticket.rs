@@ -74,10 +74,14 @@ impl Ticket {
 }
 
 impl Completer {
-    /// Ends the operation and wakes who waits for it.
+    /// Ends the operation and wakes who waits for it. An error names the operation's offset.
     pub fn complete(self, result: Result<(), IoCause>, buffer: Option<Buffer>) {
-        let Self { promise, operation, offset } = self;
-        let result = result.map_err(|cause| IoError::new(operation, offset, cause));
-        promise.fulfil(Completion { result, buffer });
+        let result = result.map_err(|cause| IoError::new(self.operation, self.offset, cause));
+        self.end(result, buffer);
+    }
+
+    /// Ends the operation and wakes who waits for it.
+    pub fn end(self, result: Result<(), IoError>, buffer: Option<Buffer>) {
+        self.promise.fulfil(Completion { result, buffer });
     }
 }

@@ -10,16 +10,77 @@ use std::collections::VecDeque;
 
 use crate::{SECTOR, u64_of, usize_of};
 
-/// What a crash keeps of what was not synced.
+/// What a crash keeps of what was not synced: the writes that completed since the last sync that did, and the writes
+/// in flight. A write in flight that is kept landed, and its completion was never told. Unless said otherwise changes
+/// of size are kept; what lies beyond the end that is left is lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CrashPolicy {
-    /// Nothing.
+    /// Nothing, changes of size neither.
     #[default]
     DropUnsynced,
-    /// Any subset, drawn from this seed, of the sectors of the writes since the last completed sync, those in
-    /// flight included: writes of several sectors are torn. Changes of size are kept up to some point in time.
+    /// Everything, those in flight included.
+    KeepAll,
+    /// What completed, nothing of what was in flight.
+    KeepCompleted,
+    /// What was in flight, nothing of what had completed: the cache of the disk was emptied from the wrong end.
+    KeepInFlight,
+    /// The oldest write only.
+    KeepFirst,
+    /// The newest write only.
+    KeepLast,
+    /// All but the oldest write.
+    DropFirst,
+    /// What completed, and the first half of the sectors of each write in flight (of a single one: nothing).
+    TornHead,
+    /// What completed, and the last half of the sectors of each write in flight (of a single one: all).
+    TornTail,
+    /// Every other sector of every write, from its first on.
+    Alternate,
+    /// Any subset, drawn from this seed, of the sectors of all writes: writes of several sectors are torn. Changes of
+    /// size are kept up to some point in time.
     KeepSubset(u64),
+}
+
+impl CrashPolicy {
+    /// All policies that draw nothing: what a sweep over all crashes goes through.
+    pub const CLASSES: [Self; 10] = [
+        Self::DropUnsynced,
+        Self::KeepAll,
+        Self::KeepCompleted,
+        Self::KeepInFlight,
+        Self::KeepFirst,
+        Self::KeepLast,
+        Self::DropFirst,
+        Self::TornHead,
+        Self::TornTail,
+        Self::Alternate,
+    ];
+
+    /// Whether a sector of a write is kept.
+    fn keeps(self, write: WriteAt, sector: usize, sectors: usize) -> bool {
+        let WriteAt { index, count, in_flight } = write;
+        match self {
+            Self::DropUnsynced | Self::KeepSubset(_) => false,
+            Self::KeepAll => true,
+            Self::KeepCompleted => !in_flight,
+            Self::KeepInFlight => in_flight,
+            Self::KeepFirst => index == 0,
+            Self::KeepLast => index + 1 == count,
+            Self::DropFirst => index > 0,
+            Self::TornHead => !in_flight || sector < sectors / 2,
+            Self::TornTail => !in_flight || sector >= sectors / 2,
+            Self::Alternate => sector.is_multiple_of(2),
+        }
+    }
+}
+
+/// A write among those that no sync covers, oldest first; those in flight come last, in the order of their submission.
+#[derive(Clone, Copy)]
+struct WriteAt {
+    index: usize,
+    count: usize,
+    in_flight: bool,
 }
 
 /// A change that no sync has covered.
@@ -70,6 +131,14 @@ impl Disk {
         self.image.get(start..start.checked_add(len)?)
     }
 
+    /// The bytes of a range, zeroes beyond the end of the file.
+    pub(super) fn read_clipped(&self, offset: u64, buffer: &mut [u8]) {
+        let found = self.image.get(usize_of(offset.min(self.size()))..).unwrap_or_default();
+        let (start, rest) = buffer.split_at_mut(found.len().min(buffer.len()));
+        start.copy_from_slice(found.get(..start.len()).expect("at most the length"));
+        rest.fill(0);
+    }
+
     /// A write that completed. The range lies in the file.
     pub(super) fn write(&mut self, offset: u64, data: Box<[u8]>) {
         let offset = usize_of(offset);
@@ -114,16 +183,26 @@ impl Disk {
 
     /// The machine crashed: what the policy keeps is all there is, and is durable.
     pub(super) fn crash(&mut self, policy: CrashPolicy, in_flight: Vec<InFlight>) {
-        let changes = std::mem::take(&mut self.changes);
+        let mut changes = Vec::from(std::mem::take(&mut self.changes));
         self.settled += u64_of(changes.len());
-        if let CrashPolicy::KeepSubset(seed) = policy {
-            let in_flight = in_flight
+        let completed = changes.len();
+        changes.extend(
+            in_flight
                 .into_iter()
-                .map(|write| Change::Write { offset: usize_of(write.offset), data: write.data });
-            let changes: Vec<Change> = changes.into_iter().chain(in_flight).collect();
+                .map(|write| Change::Write { offset: usize_of(write.offset), data: write.data }),
+        );
+        if let CrashPolicy::KeepSubset(seed) = policy {
             keep_subset(&mut self.durable, &changes, seed);
+        } else if policy != CrashPolicy::DropUnsynced {
+            keep_class(&mut self.durable, &changes, completed, policy);
         }
         self.image.clone_from(&self.durable);
+    }
+
+    /// Somebody else cut the file.
+    pub(super) fn cut(&mut self, size: u64) {
+        self.resize(size.min(self.size()));
+        self.settle(self.mark());
     }
 
     /// Flips the bits of `mask` in one byte, wherever it is kept.
@@ -181,11 +260,34 @@ fn keep_subset(bytes: &mut Vec<u8>, changes: &[Change], seed: u64) {
     }
 }
 
+/// Applies what the policy says; one beyond the end is lost in any case. `completed` is the number of changes before
+/// those in flight.
+fn keep_class(bytes: &mut Vec<u8>, changes: &[Change], completed: usize, policy: CrashPolicy) {
+    let count = changes.iter().filter(|change| matches!(change, Change::Write { .. })).count();
+    let mut index = 0;
+    for (place, change) in changes.iter().enumerate() {
+        match change {
+            Change::Write { offset, data } => {
+                let write = WriteAt { index, count, in_flight: place >= completed };
+                let sectors = data.len().div_ceil(SECTOR);
+                put_sectors(bytes, *offset, data, |sector| policy.keeps(write, sector, sectors));
+                index += 1;
+            }
+            Change::Resize { size } => bytes.resize(*size, 0),
+        }
+    }
+}
+
 /// Writes each sector with the given probability; one beyond the end is lost in any case.
 fn keep_sectors(bytes: &mut [u8], offset: usize, data: &[u8], percent: u32, rng: &mut fastrand::Rng) {
+    put_sectors(bytes, offset, data, |_sector| rng.u32(0..100) < percent);
+}
+
+/// Writes the sectors that `keeps` wants, as far as they lie within the file.
+fn put_sectors(bytes: &mut [u8], offset: usize, data: &[u8], mut keeps: impl FnMut(usize) -> bool) {
     for (index, sector) in data.chunks(SECTOR).enumerate() {
         let start = offset + index * SECTOR;
-        if rng.u32(0..100) < percent
+        if keeps(index)
             && let Some(place) = bytes.get_mut(start..start + sector.len())
         {
             place.copy_from_slice(sector);

@@ -2,34 +2,31 @@
 //!
 //! # Invariants
 //! - An operation is numbered when it is launched, and ends once.
-//! - Nothing overlaps a write in flight (asserted at launch).
+//! - Nothing overlaps a write in flight, but for reads where that is allowed (asserted at launch).
 //!
 //! # Not here
 //! The bytes: `disk`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use parking_lot::Mutex;
+use rustix::io::Errno;
+use smallvec::{SmallVec, smallvec};
 
 use super::disk::{CrashPolicy, Disk, InFlight};
+use super::faults::{Faults, Pace, SimFault, Subject};
 use super::storage::SimOptions;
 use crate::storage::{SharedCounters, assert_write};
-use crate::{Buffer, Completer, IoCause, WriteParts, u64_of, write_size};
-
-/// What befalls an operation.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Fault {
-    Fail(IoCause),
-    /// A write that reports success and never happens.
-    Lose,
-    /// A write that reports success and lands here.
-    Misdirect(u64),
-}
+use crate::{
+    Buffer, Completer, IoCause, IoError, Operation, SECTOR, WriteParts, u64_of, usize_of, write_size,
+};
 
 /// What an operation does.
 pub(super) enum Action {
+    /// `seen` is set at launch: what was there then, if writes may overlap.
     Read {
         buffer: Buffer,
+        seen: Option<Box<[u8]>>,
     },
     Write {
         parts: WriteParts,
@@ -50,16 +47,22 @@ pub(super) struct Flight {
 /// Everything about a simulated file that changes.
 pub(super) struct State {
     pub(super) disk: Disk,
+    /// What the program believes the file's size to be, in bytes: it differs if somebody else cut the file.
+    pub(super) size: u64,
+    pub(super) unlinked: bool,
     /// By operation number.
     pub(super) flights: BTreeMap<u64, Flight>,
-    pub(super) faults: BTreeMap<u64, Fault>,
+    /// Those in flight that do not end before they are released.
+    pub(super) hung: BTreeSet<u64>,
+    pub(super) faults: Faults,
     pub(super) operations: u64,
     pub(super) crash_at: Option<(u64, CrashPolicy)>,
     pub(super) crashed: bool,
     /// Set by the first sync that failed: no later one is believed.
     pub(super) sync_failed: Option<IoCause>,
     pub(super) size_limit: Option<u64>,
-    /// For the leftovers of failed writes.
+    pub(super) allow_overlap: bool,
+    /// For what faults leave, and for what a read sees of a write in flight.
     pub(super) rng: fastrand::Rng,
 }
 
@@ -78,42 +81,55 @@ pub(super) enum Grounded {
 }
 
 impl Inner {
-    /// Takes an operation into flight and numbers it.
-    pub(super) fn launch(&self, mut flight: Flight) -> Result<u64, Grounded> {
+    /// Takes an operation into flight and numbers it; also gives when it ends.
+    pub(super) fn launch(&self, mut flight: Flight) -> Result<(u64, Pace), Grounded> {
         let mut state = self.state.lock();
         if state.crashed {
             return Err(Grounded::Crashed(Box::new(flight)));
         }
-        if let Action::Sync { mark } = &mut flight.action {
-            *mark = state.disk.mark();
-        }
-        if let Action::Write { parts } = &flight.action {
-            let _len = assert_write(flight.offset, parts, state.disk.size());
-        }
         state.assert_no_overlap(flight.offset, flight.action.len(), flight.action.is_write());
-        let number = state.number();
-        let _none = state.flights.insert(number, flight);
-        match state.crash_due(number) {
-            Some(policy) => Err(Grounded::Crashing(policy)),
-            None => Ok(number),
+        match &mut flight.action {
+            Action::Sync { mark } => *mark = state.disk.mark(),
+            Action::Write { parts } => {
+                let _len = assert_write(flight.offset, parts, state.size);
+            }
+            Action::Read { buffer, seen } if state.allow_overlap => {
+                *seen = state.disk.read(flight.offset, buffer.len()).map(Into::into);
+            }
+            Action::Read { .. } => {}
         }
+        let number = state.number();
+        let subject = flight.subject(number);
+        let _none = state.flights.insert(number, flight);
+        if let Some(policy) = state.crash_due(number) {
+            return Err(Grounded::Crashing(policy));
+        }
+        let size = state.size;
+        state.faults.begin(subject, size);
+        let pace = state.faults.pace(subject);
+        if pace == Pace::Never {
+            let _new = state.hung.insert(number);
+        }
+        Ok((number, pace))
     }
 
     /// The step in which an operation ends. It is gone already if the machine crashed.
     pub(super) fn complete(&self, number: u64) {
         let mut state = self.state.lock();
-        let Some(Flight { offset, action, completer }) = state.flights.remove(&number) else {
+        let Some(flight) = state.flights.remove(&number) else {
             return;
         };
-        let fault = state.faults.remove(&number);
+        let subject = flight.subject(number);
+        let fault = state.faults.outcome(subject);
+        let Flight { offset, action, completer } = flight;
         match action {
-            Action::Read { mut buffer } => {
-                let result = state.read(offset, &mut buffer, fault);
+            Action::Read { mut buffer, seen } => {
+                let result = state.read(offset, &mut buffer, seen.as_deref(), fault);
                 drop(state);
                 if result.is_ok() {
                     self.counters.add_read(buffer.len());
                 }
-                completer.complete(result, Some(buffer));
+                completer.end(result, Some(buffer));
             }
             Action::Write { parts } => {
                 let result = state.write(offset, &parts, fault);
@@ -142,6 +158,8 @@ impl Inner {
             let flights = std::mem::take(&mut state.flights);
             let in_flight = flights.values().filter_map(Flight::surviving).collect();
             state.disk.crash(policy, in_flight);
+            state.size = state.disk.size();
+            state.hung.clear();
             flights
         };
         for flight in flights.into_values() {
@@ -153,9 +171,17 @@ impl Inner {
 impl Action {
     fn len(&self) -> usize {
         match self {
-            Self::Read { buffer } => buffer.len(),
+            Self::Read { buffer, .. } => buffer.len(),
             Self::Write { parts } => write_size(parts),
             Self::Sync { .. } => 0,
+        }
+    }
+
+    fn operation(&self) -> Operation {
+        match self {
+            Self::Read { .. } => Operation::Read,
+            Self::Write { .. } => Operation::Write,
+            Self::Sync { .. } => Operation::Sync,
         }
     }
 
@@ -165,13 +191,25 @@ impl Action {
 }
 
 impl Flight {
+    fn subject(&self, number: u64) -> Subject {
+        let Self { offset, action, .. } = self;
+        Subject { number, operation: action.operation(), offset: *offset, len: action.len() }
+    }
+
     /// Ends it; the buffer of a read goes back with it.
     pub(super) fn fail(self, cause: IoCause) {
         let buffer = match self.action {
-            Action::Read { buffer } => Some(buffer),
+            Action::Read { buffer, .. } => Some(buffer),
             Action::Write { .. } | Action::Sync { .. } => None,
         };
         self.completer.complete(Err(cause), buffer);
+    }
+
+    /// What a write is about to put at this sector, if it covers it.
+    fn sector(&self, place: u64) -> Option<&[u8]> {
+        let Action::Write { parts } = &self.action else { return None };
+        let index = place.checked_sub(self.offset)? / u64_of(SECTOR);
+        parts.iter().flat_map(|part| part.bytes().chunks(SECTOR)).nth(usize_of(index))
     }
 
     /// What of it may be on disk although it did not complete.
@@ -185,15 +223,20 @@ impl Flight {
 
 impl State {
     pub(super) fn new(image: Vec<u8>, options: &SimOptions) -> Self {
+        let disk = Disk::new(image);
         Self {
-            disk: Disk::new(image),
+            size: disk.size(),
+            disk,
+            unlinked: false,
             flights: BTreeMap::new(),
-            faults: BTreeMap::new(),
+            hung: BTreeSet::new(),
+            faults: Faults::new(options.seed),
             operations: 0,
             crash_at: None,
             crashed: false,
             sync_failed: None,
             size_limit: options.size_limit,
+            allow_overlap: options.allow_overlap,
             // Another stream than the scheduler's.
             rng: fastrand::Rng::with_seed(options.seed ^ 0x5EED),
         }
@@ -209,44 +252,121 @@ impl State {
         self.crash_at.filter(|(at, _)| number >= *at).map(|(_, policy)| policy)
     }
 
-    /// Reads may overlap reads; nothing else may overlap.
+    /// Reads may overlap reads, and writes if that is allowed; writes never overlap.
     pub(super) fn assert_no_overlap(&self, offset: u64, len: usize, is_write: bool) {
         let end = offset.saturating_add(u64_of(len));
         for (number, flight) in &self.flights {
+            let other_is_write = flight.action.is_write();
+            let may_overlap = if self.allow_overlap {
+                !(is_write && other_is_write)
+            } else {
+                !(is_write || other_is_write)
+            };
             let flight_end = flight.offset.saturating_add(u64_of(flight.action.len()));
             let overlaps = offset < flight_end && flight.offset < end;
             assert!(
-                !(overlaps && (is_write || flight.action.is_write())),
+                may_overlap || !overlaps,
                 "bytes {offset}..{end} overlap operation {number} in flight on {}..{flight_end}",
                 flight.offset,
             );
         }
     }
 
-    pub(super) fn read(&self, offset: u64, buffer: &mut [u8], fault: Option<Fault>) -> Result<(), IoCause> {
-        if let Some(Fault::Fail(cause)) = fault {
-            return Err(cause);
+    /// Is the file still what the program believes it to be?
+    pub(super) fn check(&self) -> Result<(), IoError> {
+        let failed = |at, cause| Err(IoError::new(Operation::Check, at, cause));
+        if self.disk.size() < self.size {
+            return failed(self.disk.size(), IoCause::Truncated);
         }
-        let bytes = self.disk.read(offset, buffer.len()).ok_or(IoCause::Truncated)?;
-        buffer.copy_from_slice(bytes);
+        if self.unlinked {
+            return failed(0, IoCause::Unlinked);
+        }
         Ok(())
     }
 
-    fn write(&mut self, offset: u64, parts: &WriteParts, fault: Option<Fault>) -> Result<(), IoCause> {
+    pub(super) fn resize(&mut self, size: u64) {
+        self.disk.resize(size);
+        self.size = size;
+    }
+
+    /// `seen` is what was there when the read was submitted.
+    pub(super) fn read(
+        &mut self,
+        offset: u64,
+        buffer: &mut [u8],
+        seen: Option<&[u8]>,
+        fault: Option<SimFault>,
+    ) -> Result<(), IoError> {
+        let failed = |at, cause| Err(IoError::new(Operation::Read, at, cause));
         match fault {
-            None => self.disk.write(offset, joined(parts)),
-            Some(Fault::Lose) => {}
-            Some(Fault::Misdirect(to)) => self.disk.write_clipped(to, &joined(parts)),
-            Some(Fault::Fail(cause)) => {
-                self.disk.write_torn(offset, &joined(parts), &mut self.rng);
-                return Err(cause);
+            Some(SimFault::Fail(cause)) => return failed(offset, cause),
+            Some(SimFault::Misdirect(to)) => {
+                self.disk.read_clipped(to, buffer);
+                return Ok(());
+            }
+            _ => {}
+        }
+        if let Some(bad) = self.faults.unreadable(offset, buffer.len()) {
+            return failed(bad, IoCause::Os(Errno::IO.raw_os_error()));
+        }
+        let Some(bytes) = self.disk.read(offset, buffer.len()) else {
+            return failed(offset, IoCause::Truncated);
+        };
+        buffer.copy_from_slice(bytes);
+        if self.allow_overlap {
+            self.mix(offset, buffer, seen);
+        }
+        if fault == Some(SimFault::Flip) {
+            flip(buffer, &mut self.rng);
+        }
+        Ok(())
+    }
+
+    /// Of a sector that was written while it was read, the seed decides which version the read gives.
+    fn mix(&mut self, offset: u64, buffer: &mut [u8], seen: Option<&[u8]>) {
+        let Self { flights, rng, .. } = self;
+        let seen = seen.unwrap_or_default();
+        for (index, sector) in buffer.chunks_mut(SECTOR).enumerate() {
+            let place = offset + u64_of(index * SECTOR);
+            let mut versions: SmallVec<[&[u8]; 4]> = smallvec![];
+            versions.extend(seen.chunks(SECTOR).nth(index));
+            versions.extend(flights.values().filter_map(|flight| flight.sector(place)));
+            versions.retain(|version| **version != *sector);
+            if !versions.is_empty() {
+                let drawn = rng.usize(..=versions.len());
+                if let Some(version) = versions.get(drawn) {
+                    sector.copy_from_slice(version);
+                }
             }
         }
+    }
+
+    fn write(&mut self, offset: u64, parts: &WriteParts, fault: Option<SimFault>) -> Result<(), IoCause> {
+        let mut data = joined(parts);
+        let end = offset + u64_of(data.len());
+        if end > self.disk.size() {
+            // The program does not know that the file was cut: the write makes it longer again.
+            self.disk.resize(end);
+        }
+        match fault {
+            Some(SimFault::Lose) => return Ok(()),
+            Some(SimFault::Misdirect(to)) => {
+                self.disk.write_clipped(to, &data);
+                return Ok(());
+            }
+            Some(SimFault::Fail(cause)) => {
+                self.disk.write_torn(offset, &data, &mut self.rng);
+                return Err(cause);
+            }
+            Some(SimFault::Flip) => flip(&mut data, &mut self.rng),
+            Some(SimFault::Delay(_) | SimFault::Hang) | None => {}
+        }
+        self.disk.write(offset, data);
         Ok(())
     }
 
-    fn sync(&mut self, mark: u64, fault: Option<Fault>) -> Result<(), IoCause> {
-        if let Some(Fault::Fail(cause)) = fault {
+    fn sync(&mut self, mark: u64, fault: Option<SimFault>) -> Result<(), IoCause> {
+        if let Some(SimFault::Fail(cause)) = fault {
             let _first = self.sync_failed.get_or_insert(cause);
         }
         if let Some(cause) = self.sync_failed {
@@ -264,4 +384,11 @@ fn joined(parts: &WriteParts) -> Box<[u8]> {
         data.extend_from_slice(part.bytes());
     }
     data.into_boxed_slice()
+}
+
+/// Flips one bit.
+fn flip(data: &mut [u8], rng: &mut fastrand::Rng) {
+    let at = rng.usize(..data.len());
+    let byte = data.get_mut(at).expect("drawn below the length");
+    *byte ^= 1 << rng.u32(..8);
 }

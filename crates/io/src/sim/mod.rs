@@ -8,12 +8,13 @@
 //! # Invariants
 //! - The same seed and the same calls give the same order, the same bytes and the same operation numbers.
 //! - A wait that nothing can end is a panic that says so, not a hang; a wake that is missing is such a wait.
-//! - No operation overlaps a write in flight (asserted in `flight`).
+//! - No operation overlaps a write in flight, but for reads where that is allowed (asserted in `flight`).
 //!
 //! # Not here
 //! What a file's bytes mean.
 
 mod disk;
+mod faults;
 mod flight;
 mod parts;
 mod schedule;
@@ -25,6 +26,7 @@ mod threads;
 mod trace;
 
 pub use disk::CrashPolicy;
+pub use faults::{SimBefallen, SimFault, SimFaultPlan};
 pub use parts::{SimClock, SimExecutor, SimPark};
 pub use schedule::SimScheduler;
 pub use storage::{SimOptions, SimStorage};

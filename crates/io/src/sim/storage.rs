@@ -4,19 +4,21 @@
 //! growths, truncations); faults are asked for by that number.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
 use super::disk::CrashPolicy;
-use super::flight::{Action, Fault, Flight, Grounded, Inner, State};
+use super::faults::{Pace, SimBefallen, SimFault, SimFaultPlan, Subject};
+use super::flight::{Action, Flight, Grounded, Inner, State};
 use super::parts::{SimClock, SimExecutor, SimPark};
 use super::schedule::{Point, SimScheduler};
 use super::trace::SimAction;
 use crate::storage::{SharedCounters, assert_read, assert_size};
 use crate::{
-    Buffer, Completion, Counters, IoCause, IoError, Machine, Operation, Park, Storage, Ticket, WriteParts,
-    usize_of,
+    Buffer, Completion, Counters, IoCause, IoError, Job, Machine, Operation, Park, Storage, Ticket,
+    WriteParts, usize_of,
 };
 
 /// How a simulated file behaves.
@@ -26,6 +28,9 @@ pub struct SimOptions {
     pub seed: u64,
     /// The file cannot grow beyond this many bytes.
     pub size_limit: Option<u64>,
+    /// Reads may overlap writes in flight: of each sector such a read gives what is there before or after, as the
+    /// seed wants it. For readers that notice: of views that have expired, and beside a writer. Else it is a panic.
+    pub allow_overlap: bool,
 }
 
 impl SimOptions {
@@ -129,21 +134,78 @@ impl SimStorage {
         state.disk.corrupt(offset, mask);
     }
 
+    /// Lets this befall the operation with this number, beside what else was asked for it.
+    pub fn befall(&self, operation: u64, fault: SimFault) {
+        self.inner.state.lock().faults.ask(operation, fault);
+    }
+
+    /// From now on faults befall all operations as this plan draws them; `None` ends that.
+    pub fn set_plan(&self, plan: Option<SimFaultPlan>) {
+        self.inner.state.lock().faults.set_plan(plan);
+    }
+
+    /// What befell operations so far, in order.
+    pub fn befallen(&self) -> Vec<SimBefallen> {
+        self.inner.state.lock().faults.befallen().to_vec()
+    }
+
+    /// Somebody else cuts the file to `size` bytes, durably: the program does not know.
+    pub fn cut(&self, size: u64) {
+        self.inner.state.lock().disk.cut(size);
+    }
+
+    /// Somebody else removes the file's name. Everything works as before; [`Storage::check`] tells.
+    pub fn unlink(&self) {
+        self.inner.state.lock().unlinked = true;
+    }
+
+    /// The machine is started again with what is on disk: what was not synced and what was in flight is gone, unless
+    /// a crash before has decided what survived. Ends what still runs in this one.
+    pub fn restart(&self, options: SimOptions) -> (Machine, Arc<Self>) {
+        if !self.is_crashed() {
+            self.crash(CrashPolicy::DropUnsynced);
+        }
+        self.scheduler.shut_down();
+        Machine::sim_with(self.durable_image(), options)
+    }
+
+    /// Lets all operations that hang end at some later step.
+    pub fn release_hung(&self) {
+        let hung = std::mem::take(&mut self.inner.state.lock().hung);
+        hung.into_iter().for_each(|number| self.scheduler.add(self.completion(number)));
+    }
+
+    /// From now on reads of these bytes fail with the error number EIO, and name the first sector that is meant;
+    /// written or not.
+    pub fn add_unreadable(&self, range: Range<u64>) {
+        self.inner.state.lock().faults.add_unreadable(range);
+    }
+
+    /// All bytes can be read again.
+    pub fn clear_unreadable(&self) {
+        self.inner.state.lock().faults.clear_unreadable();
+    }
+
+    /// Whether reads may overlap writes, from now on: see [`SimOptions::allow_overlap`].
+    pub fn set_allow_overlap(&self, allow: bool) {
+        self.inner.state.lock().allow_overlap = allow;
+    }
+
     /// Lets the operation with this number fail with `cause`. Of a write, some sectors land all the same. After a
     /// failed sync no sync succeeds.
     pub fn inject(&self, operation: u64, cause: IoCause) {
-        self.fault(operation, Fault::Fail(cause));
+        self.befall(operation, SimFault::Fail(cause));
     }
 
     /// Lets the write with this number report success and never happen. No effect on other operations.
     pub fn lose(&self, operation: u64) {
-        self.fault(operation, Fault::Lose);
+        self.befall(operation, SimFault::Lose);
     }
 
-    /// Lets the write with this number report success and land at `offset` instead (as far as the file goes). No
-    /// effect on other operations.
+    /// Lets the write with this number report success and land at `offset` instead (as far as the file goes), or the
+    /// read with this number give what is there. No effect on other operations.
     pub fn misdirect(&self, operation: u64, offset: u64) {
-        self.fault(operation, Fault::Misdirect(offset));
+        self.befall(operation, SimFault::Misdirect(offset));
     }
 
     /// From now on the file cannot grow beyond this many bytes.
@@ -157,17 +219,17 @@ impl SimStorage {
         self.inner.state.lock().disk.verify();
     }
 
-    fn fault(&self, operation: u64, fault: Fault) {
-        let _replaced = self.inner.state.lock().faults.insert(operation, fault);
-    }
-
     fn submit(&self, offset: u64, operation: Operation, action: Action) -> Ticket {
         let (completer, ticket) = Ticket::pair(Arc::clone(&self.park), operation, offset);
         let flight = Flight { offset, action, completer };
         match self.inner.launch(flight) {
-            Ok(number) => {
+            Ok((number, pace)) => {
                 self.scheduler.note(SimAction::Submit { number, operation, offset });
-                self.schedule(number);
+                match pace {
+                    Pace::Usual => self.scheduler.add(self.completion(number)),
+                    Pace::After(by) => self.scheduler.add_after(by, self.completion(number)),
+                    Pace::Never => {}
+                }
             }
             Err(Grounded::Crashed(flight)) => flight.fail(IoCause::Crashed),
             Err(Grounded::Crashing(policy)) => self.inner.crash(policy),
@@ -176,17 +238,18 @@ impl SimStorage {
         ticket
     }
 
-    fn schedule(&self, number: u64) {
+    /// The step in which an operation ends.
+    fn completion(&self, number: u64) -> Job {
         let inner: Weak<Inner> = Arc::downgrade(&self.inner);
         let scheduler = Arc::downgrade(&self.scheduler);
-        self.scheduler.add(Box::new(move || {
+        Box::new(move || {
             if let Some(scheduler) = scheduler.upgrade() {
                 scheduler.note(SimAction::Complete(number));
             }
             if let Some(inner) = inner.upgrade() {
                 inner.complete(number);
             }
-        }));
+        })
     }
 
     /// An operation that is done when the call returns: numbered, and subject to crash and faults. Others may do
@@ -195,46 +258,51 @@ impl SimStorage {
         &self,
         operation: Operation,
         offset: u64,
-        act: impl FnOnce(&mut State) -> Result<(), IoCause>,
+        len: usize,
+        act: impl FnOnce(&mut State, Option<SimFault>) -> Result<(), IoError>,
     ) -> Result<(), IoError> {
         self.scheduler.preempt(Point::Submit);
-        let result = self.act_at_once(operation, offset, act);
+        let result = self.act_at_once(Subject { number: 0, operation, offset, len }, act);
         self.scheduler.preempt(Point::Submit);
-        result.map_err(|cause| IoError::new(operation, offset, cause))
+        result
     }
 
     fn act_at_once(
         &self,
-        operation: Operation,
-        offset: u64,
-        act: impl FnOnce(&mut State) -> Result<(), IoCause>,
-    ) -> Result<(), IoCause> {
+        mut subject: Subject,
+        act: impl FnOnce(&mut State, Option<SimFault>) -> Result<(), IoError>,
+    ) -> Result<(), IoError> {
+        let Subject { operation, offset, .. } = subject;
+        let failed = |cause| Err(IoError::new(operation, offset, cause));
         let mut state = self.inner.state.lock();
         if state.crashed {
-            return Err(IoCause::Crashed);
+            return failed(IoCause::Crashed);
         }
         let number = state.number();
         self.scheduler.note(SimAction::Submit { number, operation, offset });
         if let Some(policy) = state.crash_due(number) {
             drop(state);
             self.inner.crash(policy);
-            return Err(IoCause::Crashed);
+            return failed(IoCause::Crashed);
         }
-        match state.faults.remove(&number) {
-            Some(Fault::Fail(cause)) => Err(cause),
-            Some(Fault::Lose | Fault::Misdirect(_)) | None => act(&mut state),
+        subject.number = number;
+        let size = state.size;
+        state.faults.begin(subject, size);
+        match state.faults.outcome(subject) {
+            Some(SimFault::Fail(cause)) => failed(cause),
+            fault => act(&mut state, fault),
         }
     }
 }
 
 impl Storage for SimStorage {
     fn size(&self) -> u64 {
-        self.inner.state.lock().disk.size()
+        self.inner.state.lock().size
     }
 
     fn read(&self, offset: u64, buffer: Buffer) -> Ticket {
         assert_read(offset, &buffer);
-        self.submit(offset, Operation::Read, Action::Read { buffer })
+        self.submit(offset, Operation::Read, Action::Read { buffer, seen: None })
     }
 
     fn write(&self, offset: u64, parts: WriteParts) -> Ticket {
@@ -247,9 +315,9 @@ impl Storage for SimStorage {
 
     fn read_now(&self, offset: u64, mut buffer: Buffer) -> Completion {
         assert_read(offset, &buffer);
-        let result = self.at_once(Operation::Read, offset, |state| {
+        let result = self.at_once(Operation::Read, offset, buffer.len(), |state, fault| {
             state.assert_no_overlap(offset, buffer.len(), false);
-            state.read(offset, &mut buffer, None)
+            state.read(offset, &mut buffer, None, fault)
         });
         if result.is_ok() {
             self.inner.counters.add_read(buffer.len());
@@ -259,27 +327,31 @@ impl Storage for SimStorage {
 
     fn grow(&self, size: u64) -> Result<(), IoError> {
         assert_size(size);
-        self.at_once(Operation::Grow, size, |state| {
-            if size <= state.disk.size() {
+        self.at_once(Operation::Grow, size, 0, |state, _fault| {
+            if size <= state.size {
                 return Ok(());
             }
             if state.size_limit.is_some_and(|limit| size > limit) {
-                return Err(IoCause::NoSpace);
+                return Err(IoError::new(Operation::Grow, size, IoCause::NoSpace));
             }
-            state.disk.resize(size);
+            state.resize(size);
             Ok(())
         })
     }
 
     fn truncate(&self, size: u64) -> Result<(), IoError> {
         assert_size(size);
-        self.at_once(Operation::Truncate, size, |state| {
-            let old = state.disk.size();
+        self.at_once(Operation::Truncate, size, 0, |state, _fault| {
+            let old = state.size;
             assert!(size <= old, "truncation to {size} bytes does not extend");
             state.assert_no_overlap(size, usize_of(old - size), true);
-            state.disk.resize(size);
+            state.resize(size);
             Ok(())
         })
+    }
+
+    fn check(&self) -> Result<(), IoError> {
+        self.at_once(Operation::Check, 0, 0, |state, _fault| state.check())
     }
 
     fn counters(&self) -> Counters {
@@ -291,7 +363,7 @@ impl fmt::Debug for SimStorage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.inner.state.lock();
         f.debug_struct("SimStorage")
-            .field("size", &state.disk.size())
+            .field("size", &state.size)
             .field("operations", &state.operations)
             .field("in_flight", &state.flights.len())
             .field("crashed", &state.crashed)

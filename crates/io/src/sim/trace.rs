@@ -96,6 +96,7 @@ fn kind(operation: Operation) -> u64 {
         Operation::Sync => 3,
         Operation::Grow => 4,
         Operation::Truncate => 5,
+        Operation::Check => 6,
         Operation::Open | Operation::Lock | Operation::Map | Operation::Spawn => 0,
     }
 }

@@ -131,3 +131,87 @@ fn workload(storage: &SimStorage) {
     drop(storage.sync().wait());
     drop(storage.read_now(0, buffers.take().expect("free")));
 }
+
+/// Writes before a crash: synced at 0, completed at 0..2 and at 2..6, in flight at 6..10 and at 10; then what the
+/// policy leaves, `.` for nothing, `s` for what was synced, `a` to `d` for the writes.
+fn check_class(policy: CrashPolicy, expected: &str) {
+    let storage = grown(4);
+    let (one, two, four) = (pool(1, 2), pool(2, 2), pool(4, 2));
+    let full = |pool: &Pool, letter: u8| {
+        let mut buffer = pool.take().expect("free");
+        buffer.fill(letter);
+        buffer
+    };
+    write(&storage, 0, full(&one, b's')).wait().result.expect("written");
+    sync(&storage);
+    write(&storage, 0, full(&two, b'a')).wait().result.expect("written");
+    write(&storage, 2, full(&four, b'b')).wait().result.expect("written");
+    storage.grow(at(SECTORS + 1)).expect("grown");
+    let _in_flight = [write(&storage, 6, full(&four, b'c')), write(&storage, 10, full(&one, b'd'))];
+    storage.crash(policy);
+    let image = storage.image();
+    let found: String = (0..11).map(|sector| char::from(value(&image, sector).max(1))).collect();
+    assert_eq!(found.replace('\u{1}', "."), expected, "{policy:?}");
+    let kept = if policy == CrashPolicy::DropUnsynced { at(SECTORS) } else { at(SECTORS + 1) };
+    assert_eq!((u64_of(image.len()), storage.size()), (kept, kept), "{policy:?}");
+}
+
+#[test]
+fn each_class_keeps_what_it_says() {
+    let classes = [
+        (CrashPolicy::DropUnsynced, "s.........."),
+        (CrashPolicy::KeepAll, "aabbbbccccd"),
+        (CrashPolicy::KeepCompleted, "aabbbb....."),
+        (CrashPolicy::KeepInFlight, "s.....ccccd"),
+        (CrashPolicy::KeepFirst, "aa........."),
+        (CrashPolicy::KeepLast, "s.........d"),
+        (CrashPolicy::DropFirst, "s.bbbbccccd"),
+        (CrashPolicy::TornHead, "aabbbbcc..."),
+        (CrashPolicy::TornTail, "aabbbb..ccd"),
+        (CrashPolicy::Alternate, "a.b.b.c.c.d"),
+    ];
+    for (policy, expected) in classes {
+        check_class(policy, expected);
+    }
+    assert_eq!(classes.map(|(policy, _)| policy), CrashPolicy::CLASSES);
+}
+
+/// A write that was in flight may have landed whole, although nobody was told.
+#[test]
+fn a_write_may_land_untold() {
+    let lands = |seed: &u64| {
+        let storage = grown(1);
+        sync(&storage);
+        let ticket = write(&storage, 0, filled(&pool(4, 1), 10));
+        storage.crash(CrashPolicy::KeepSubset(*seed));
+        assert!(ticket.wait().result.is_err());
+        let image = storage.image();
+        (0..4).all(|sector| u64::from(value(&image, sector)) == 10 + sector)
+    };
+    let landed = (0..100).filter(lands).count();
+    assert!((5..60).contains(&landed), "{landed} of 100");
+}
+
+#[test]
+fn a_machine_is_started_again() {
+    for crashed in [false, true] {
+        let storage = Arc::new(grown(1));
+        let buffers = pool(1, 3);
+        write(&storage, 0, filled(&buffers, 1)).wait().result.expect("written");
+        sync(&storage);
+        write(&storage, 1, filled(&buffers, 2)).wait().result.expect("written");
+        let in_flight = write(&storage, 2, filled(&buffers, 3));
+        let park = Arc::clone(&storage.machine().park);
+        let job = storage.machine().spawn(move || park.park_until(1, &mut || false));
+        storage.scheduler().add_after(Duration::from_secs(1), Box::new(|| {}));
+        if crashed {
+            storage.crash(CrashPolicy::KeepCompleted);
+        }
+        let (machine, again) = storage.restart(SimOptions::seeded(9));
+        assert!(storage.is_crashed() && job.is_done() && in_flight.wait().result.is_err());
+        assert_eq!(machine.storage.size(), at(SECTORS));
+        let image = again.image();
+        let expected = if crashed { [1, 2, 0] } else { [1, 0, 0] };
+        assert_eq!([value(&image, 0), value(&image, 1), value(&image, 2)], expected);
+    }
+}
