@@ -12,6 +12,7 @@ mod common;
 mod crash;
 mod determinism;
 mod flips;
+mod journal;
 mod model;
 mod read_only;
 mod threads;
