@@ -71,6 +71,10 @@ pub enum IoCause {
     /// The worker that should have done the operation ended first.
     #[error("the worker ended before the operation was done")]
     Abandoned,
+    /// The operation did not end before its deadline. It is left behind, and may still happen: what a write should
+    /// have changed is unspecified from now on.
+    #[error("no answer within the deadline")]
+    TimedOut,
     /// The arena has less memory left than a pool needs. Both in bytes.
     #[error("the arena has {left} bytes left, {needed} are needed")]
     ArenaFull {

@@ -10,6 +10,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -65,6 +66,17 @@ impl<T> Pending<T> {
     /// Whether the value is there (or never will be): then [`wait`](Self::wait) returns at once.
     pub fn is_done(&self) -> bool {
         self.slot.done.load(Ordering::Acquire)
+    }
+
+    /// Waits for the value until the park's time has reached `deadline`. Whether [`wait`](Self::wait) returns at once.
+    pub fn wait_until(&self, deadline: Duration) -> bool {
+        let mut done = || self.slot.done.load(Ordering::Acquire);
+        done() || self.park.park_until_deadline(self.slot.key, deadline, &mut done)
+    }
+
+    /// What it waits through.
+    pub(crate) fn park(&self) -> &dyn Park {
+        self.park.as_ref()
     }
 
     /// Waits for the value. `None` if the promise was dropped without one.

@@ -78,7 +78,12 @@ impl<T> Join<T> {
     /// # Panics
     /// If the job panicked.
     pub fn wait(self) -> T {
-        self.pending.wait().expect("a job that is joined does not panic")
+        self.outcome().expect("a job that is joined does not panic")
+    }
+
+    /// Waits until the job has ended; `None` if it panicked. For drops, which must not panic.
+    pub fn outcome(self) -> Option<T> {
+        self.pending.wait()
     }
 }
 
@@ -108,6 +113,15 @@ mod tests {
             let storage = OsStorage::create(path, options).expect("created");
             check(&Machine::os(storage, threads).expect("threads"));
         }
+    }
+
+    #[test]
+    fn a_panic_can_be_asked_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let storage = OsStorage::create(folder.path().join("file"), Options::default()).expect("created");
+        let machine = Machine::os(storage, 1).expect("threads");
+        assert_eq!(machine.spawn(|| std::panic::resume_unwind(Box::new("on purpose"))).outcome(), None::<()>);
+        assert_eq!(machine.spawn(|| 4).outcome(), Some(4));
     }
 
     #[test]

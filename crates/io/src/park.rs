@@ -7,13 +7,17 @@
 //! # Invariants
 //! - No wake-up is lost if the state is changed before `wake` (stress test `no_wake_up_is_lost`).
 //! - The condition is evaluated with no lock of this module held, so it may take locks that a waker holds.
+//! - A wait with a deadline ends there, whatever else happens (test `a_deadline_ends_a_wait`).
 //!
 //! # Not here
 //! What is waited for; see [`Pending`](crate::Pending) for handing one value over.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+
+use crate::{Clock, MonotonicClock};
 
 /// Waiting and waking.
 pub trait Park: Send + Sync + Debug {
@@ -24,6 +28,19 @@ pub trait Park: Send + Sync + Debug {
     /// Makes every `park_until` of this key evaluate its condition again. To be called after the state changed, and
     /// with no lock held that others take: a simulation may let others go on first.
     fn wake(&self, key: u64);
+
+    /// The time that deadlines are compared with. A park that has none stands still.
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Like `park_until`, but returns when [`now`](Self::now) has reached `deadline`. Returns what `ready` gave last.
+    /// A park without a time waits without end.
+    fn park_until_deadline(&self, key: u64, deadline: Duration, ready: &mut dyn FnMut() -> bool) -> bool {
+        let _never = deadline;
+        self.park_until(key, ready);
+        true
+    }
 }
 
 /// Number of condition variables that keys are spread over.
@@ -43,12 +60,13 @@ struct Shard {
 #[derive(Debug)]
 pub struct ThreadPark {
     shards: [Shard; SHARD_COUNT],
+    clock: MonotonicClock,
 }
 
 impl ThreadPark {
     /// A park of its own.
     pub fn new() -> Self {
-        Self { shards: std::array::from_fn(|_| Shard::default()) }
+        Self { shards: std::array::from_fn(|_| Shard::default()), clock: MonotonicClock::new() }
     }
 
     fn shard(&self, key: u64) -> &Shard {
@@ -64,21 +82,44 @@ impl Default for ThreadPark {
     }
 }
 
-impl Park for ThreadPark {
-    fn park_until(&self, key: u64, ready: &mut dyn FnMut() -> bool) {
+impl ThreadPark {
+    fn wait(&self, key: u64, deadline: Option<Duration>, ready: &mut dyn FnMut() -> bool) -> bool {
         let shard = self.shard(key);
         loop {
             // Taken before the condition is evaluated: a state change that `ready` misses is followed by a wake
             // that moves the number on.
             let seen = *shard.wakes.lock();
             if ready() {
-                return;
+                return true;
+            }
+            let left = deadline.map(|deadline| deadline.saturating_sub(self.clock.now()));
+            if left == Some(Duration::ZERO) {
+                return false;
             }
             let mut wakes = shard.wakes.lock();
             while *wakes == seen {
-                shard.changed.wait(&mut wakes);
+                match left {
+                    None => shard.changed.wait(&mut wakes),
+                    // Too early or not, the condition and the time are looked at again.
+                    Some(left) if shard.changed.wait_for(&mut wakes, left).timed_out() => break,
+                    Some(_) => {}
+                }
             }
         }
+    }
+}
+
+impl Park for ThreadPark {
+    fn park_until(&self, key: u64, ready: &mut dyn FnMut() -> bool) {
+        let _ready = self.wait(key, None, ready);
+    }
+
+    fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    fn park_until_deadline(&self, key: u64, deadline: Duration, ready: &mut dyn FnMut() -> bool) -> bool {
+        self.wait(key, Some(deadline), ready)
     }
 
     fn wake(&self, key: u64) {
@@ -146,6 +187,40 @@ mod tests {
                 park.wake(1);
                 park.park_until(99, &mut || arrived.load(Ordering::Acquire) == wanted * WAITERS);
             }
+        });
+    }
+
+    #[test]
+    fn a_deadline_ends_a_wait() {
+        let park = ThreadPark::new();
+        let deadline = park.now() + Duration::from_millis(30);
+        assert!(!park.park_until_deadline(5, deadline, &mut || false));
+        assert!(park.now() >= deadline);
+        assert!(!park.park_until_deadline(5, Duration::ZERO, &mut || false));
+        let mut calls = 0;
+        let ready = park.park_until_deadline(5, Duration::ZERO, &mut || {
+            calls += 1;
+            true
+        });
+        assert!(ready && calls == 1, "what holds already is never late");
+    }
+
+    /// Wakes of the key that change nothing do not put the deadline off.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the test races real threads")]
+    fn a_deadline_stays_under_wakes() {
+        let park = ThreadPark::new();
+        let over = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while over.load(Ordering::Acquire) == 0 {
+                    park.wake(5);
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+            let deadline = park.now() + Duration::from_millis(50);
+            assert!(!park.park_until_deadline(5, deadline, &mut || false));
+            over.store(1, Ordering::Release);
         });
     }
 

@@ -16,6 +16,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -23,6 +24,12 @@ use crate::{Buffer, Completion, IoError, Ticket, u64_of};
 
 /// Unit of offsets and lengths in bytes, and what the simulated crash tears at.
 pub const SECTOR: usize = 4096;
+
+/// So long may an operation take, unless a storage is told otherwise, before a wait for it ends.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// An operation that takes longer is slow, unless a storage is told otherwise.
+pub(crate) const SLOW: Duration = Duration::from_secs(1);
 
 /// One piece of a write: the first `len` bytes of a buffer.
 #[derive(Clone, Debug)]
@@ -86,7 +93,7 @@ pub trait Storage: Send + Sync + Debug {
         self.sync().wait().result
     }
 
-    /// Reads in the calling thread: cheaper than a ticket when the caller would wait at once.
+    /// Reads in the calling thread: cheaper than a ticket when the caller would wait at once. Without a deadline.
     fn read_now(&self, offset: u64, buffer: Buffer) -> Completion;
 
     /// Extends the file to `size` bytes (a multiple of [`SECTOR`]) of allocated space that reads as zeroes; does
@@ -118,7 +125,7 @@ pub trait Storage: Send + Sync + Debug {
     fn counters(&self) -> Counters;
 }
 
-/// Operations that succeeded, and their bytes.
+/// Operations that succeeded, and their bytes; and how many were slow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Reads.
@@ -131,6 +138,9 @@ pub struct Counters {
     pub bytes_written: u64,
     /// Syncs.
     pub syncs: u64,
+    /// Operations, failed ones included, that took longer than the storage was told is usual. Each is a warning in the
+    /// log. How long they waited for their turn does not count.
+    pub slow: u64,
 }
 
 impl Counters {
@@ -142,6 +152,7 @@ impl Counters {
             writes: self.writes.saturating_sub(earlier.writes),
             bytes_written: self.bytes_written.saturating_sub(earlier.bytes_written),
             syncs: self.syncs.saturating_sub(earlier.syncs),
+            slow: self.slow.saturating_sub(earlier.slow),
         }
     }
 }
@@ -154,6 +165,7 @@ pub(crate) struct SharedCounters {
     writes: AtomicU64,
     bytes_written: AtomicU64,
     syncs: AtomicU64,
+    slow: AtomicU64,
 }
 
 impl SharedCounters {
@@ -171,6 +183,10 @@ impl SharedCounters {
         self.syncs.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn add_slow(&self) {
+        self.slow.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn get(&self) -> Counters {
         Counters {
             reads: self.reads.load(Ordering::Relaxed),
@@ -178,6 +194,7 @@ impl SharedCounters {
             writes: self.writes.load(Ordering::Relaxed),
             bytes_written: self.bytes_written.load(Ordering::Relaxed),
             syncs: self.syncs.load(Ordering::Relaxed),
+            slow: self.slow.load(Ordering::Relaxed),
         }
     }
 }

@@ -1,11 +1,17 @@
 //! The claim on an I/O operation in flight.
 //!
-//! A [`Ticket`] may be dropped: the operation still happens, and its buffer goes back to its pool when it has.
+//! A [`Ticket`] may be dropped: the operation still happens, and its buffer goes back to its pool when it has. The same
+//! holds when a wait ends at its deadline: the operation is left behind with its buffers, and may happen later.
+//!
+//! # Invariants
+//! - A buffer is owned by the operation until that has ended, whatever becomes of its ticket (tests
+//!   `a_late_operation_keeps_its_buffer`).
 //!
 //! # Not here
 //! Ordering: tickets of one storage complete in any order.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::handoff::{Pending, Promise, handoff};
 use crate::{Buffer, IoCause, IoError, Operation, Park};
@@ -16,7 +22,7 @@ pub struct Completion {
     /// Whether it succeeded.
     pub result: Result<(), IoError>,
     /// The buffer of a read, on success and on failure (then its bytes are unspecified). `None` for writes and
-    /// syncs, and for a read whose worker died.
+    /// syncs, and for a read whose worker died or that is late.
     pub buffer: Option<Buffer>,
 }
 
@@ -41,6 +47,8 @@ pub struct Ticket {
     pending: Pending<Completion>,
     operation: Operation,
     offset: u64,
+    /// In the time of the park.
+    deadline: Option<Duration>,
 }
 
 /// The other end of a [`Ticket`], held by whoever carries out the operation.
@@ -55,7 +63,14 @@ impl Ticket {
     /// A ticket that waits through `park`, and its other end. For implementations of [`Storage`](crate::Storage).
     pub fn pair(park: Arc<dyn Park>, operation: Operation, offset: u64) -> (Completer, Self) {
         let (promise, pending) = handoff(park);
-        (Completer { promise, operation, offset }, Self { pending, operation, offset })
+        (Completer { promise, operation, offset }, Self { pending, operation, offset, deadline: None })
+    }
+
+    /// The same ticket with a deadline, so long from now by the time of its park (`None`: without). For
+    /// implementations of [`Storage`](crate::Storage).
+    pub fn with_deadline(mut self, after: Option<Duration>) -> Self {
+        self.deadline = after.map(|after| self.pending.park().now().saturating_add(after));
+        self
     }
 
     /// Whether the operation has ended: then [`wait`](Self::wait) returns at once. Does not step a simulation.
@@ -63,13 +78,15 @@ impl Ticket {
         self.pending.is_done()
     }
 
-    /// Waits until the operation has ended, through the storage's [`Park`].
+    /// Waits until the operation has ended, through the storage's [`Park`]; at the latest until its deadline, then it
+    /// is [`IoCause::TimedOut`] and may still happen.
     pub fn wait(self) -> Completion {
-        let Self { pending, operation, offset } = self;
-        pending.wait().unwrap_or_else(|| Completion {
-            result: Err(IoError::new(operation, offset, IoCause::Abandoned)),
-            buffer: None,
-        })
+        let Self { pending, operation, offset, deadline } = self;
+        let failed = |cause| Completion { result: Err(IoError::new(operation, offset, cause)), buffer: None };
+        if deadline.is_some_and(|deadline| !pending.wait_until(deadline)) {
+            return failed(IoCause::TimedOut);
+        }
+        pending.wait().unwrap_or_else(|| failed(IoCause::Abandoned))
     }
 }
 

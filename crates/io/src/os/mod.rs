@@ -7,7 +7,9 @@
 //! # Invariants
 //! - A writer holds an exclusive lock on the file from before its first byte is read until drop.
 //! - After a failed sync every later one fails alike (test `a_failed_sync_is_never_retried`).
-//! - Dropping the storage completes what was submitted, then releases the lock.
+//! - Dropping the storage completes what was submitted, then releases the lock. If nothing ends for as long as the
+//!   deadline, what hangs is left behind, and with it the lock, until the system answers (test
+//!   `a_storage_does_not_wait_for_ever`).
 //!
 //! # Not here
 //! The loops around short transfers and the care with growth: `transfer`. Opening: `open`.
@@ -24,16 +26,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam_channel::{Sender, unbounded};
 use parking_lot::Mutex;
 
 use self::raw::RawFile;
 use crate::executor::{join_workers, spawn_workers};
-use crate::storage::{SharedCounters, assert_read, assert_size, assert_write};
+use crate::storage::{DEADLINE, SLOW, SharedCounters, assert_read, assert_size, assert_write};
 use crate::{
-    Buffer, Completer, Completion, Counters, IoCause, IoError, OpenError, Operation, Park, Storage,
-    ThreadPark, Ticket, WriteParts, write_size,
+    Buffer, Clock, Completer, Completion, Counters, IoCause, IoError, MonotonicClock, OpenError, Operation,
+    Park, Pending, Promise, Storage, ThreadPark, Ticket, WriteParts, handoff, write_size,
 };
 
 /// Whether the page cache is bypassed.
@@ -62,6 +65,12 @@ pub struct Options {
     pub preallocate: bool,
     /// What tickets wait through.
     pub park: Arc<dyn Park>,
+    /// A wait for an operation ends so long after it was submitted (`None`: it does not), though the operation goes
+    /// on: a system that hangs becomes an error. 30 s at first. To be longer than a sync of all that a page cache may
+    /// hold.
+    pub deadline: Option<Duration>,
+    /// An operation that takes longer counts as slow and is a warning in the log. 1 s at first.
+    pub slow: Duration,
 }
 
 impl Default for Options {
@@ -72,6 +81,8 @@ impl Default for Options {
             threads: 2,
             preallocate: true,
             park: Arc::new(ThreadPark::new()),
+            deadline: Some(DEADLINE),
+            slow: SLOW,
         }
     }
 }
@@ -83,6 +94,12 @@ struct Shared {
     counters: SharedCounters,
     /// Set by the first sync that failed.
     sync_failed: Mutex<Option<IoCause>>,
+    /// For the log.
+    path: PathBuf,
+    clock: MonotonicClock,
+    slow: Duration,
+    /// Number of requests that have ended.
+    ended: AtomicU64,
 }
 
 /// An operation on its way to a thread of the pool.
@@ -98,8 +115,10 @@ pub struct OsStorage {
     shared: Arc<Shared>,
     queue: Option<Sender<Request>>,
     threads: Vec<JoinHandle<()>>,
+    /// Done when all threads have ended, which they do when the queue is closed and empty.
+    over: Pending<()>,
     park: Arc<dyn Park>,
-    path: PathBuf,
+    deadline: Option<Duration>,
     /// The size in bytes, for writers; a reader asks the file, which may grow under it.
     size: AtomicU64,
     resizing: AtomicBool,
@@ -130,28 +149,39 @@ impl OsStorage {
 
     fn start(path: &Path, opened: open::Opened, options: Options) -> Result<Self, OpenError> {
         let open::Opened { file, size, direct } = opened;
-        let mut storage = Self::unstarted(Box::new(file), size, &options)
+        let mut storage = Self::unstarted(path, Box::new(file), size, &options)
             .map_err(|source| OpenError::Io { path: path.into(), source })?;
-        storage.path = path.into();
         storage.direct = direct;
         Ok(storage)
     }
 
     /// Starts the pool over any file: the seam for tests.
-    fn unstarted(file: Box<dyn RawFile>, size: u64, options: &Options) -> Result<Self, IoError> {
-        let shared =
-            Arc::new(Shared { file, counters: SharedCounters::default(), sync_failed: Mutex::new(None) });
+    fn unstarted(path: &Path, file: Box<dyn RawFile>, size: u64, options: &Options) -> Result<Self, IoError> {
+        let shared = Arc::new(Shared {
+            file,
+            counters: SharedCounters::default(),
+            sync_failed: Mutex::new(None),
+            path: path.into(),
+            clock: MonotonicClock::new(),
+            slow: options.slow,
+            ended: AtomicU64::new(0),
+        });
         let (queue, requests) = unbounded();
         let worker = Arc::clone(&shared);
+        // Goes with the last worker.
+        let (running, over) = handoff(Arc::clone(&options.park));
+        let running: Arc<Promise<()>> = Arc::new(running);
         let threads = spawn_workers("understory-io", options.threads.max(1), &requests, move |request| {
+            let _running = &running;
             worker.carry_out(request);
         })?;
         Ok(Self {
             shared,
             queue: Some(queue),
             threads,
+            over,
             park: Arc::clone(&options.park),
-            path: PathBuf::new(),
+            deadline: options.deadline,
             size: AtomicU64::new(size),
             resizing: AtomicBool::new(false),
             preallocate: options.preallocate,
@@ -167,7 +197,7 @@ impl OsStorage {
 
     /// The path it was opened with.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.shared.path
     }
 
     /// What its tickets wait through.
@@ -180,8 +210,13 @@ impl OsStorage {
     /// # Errors
     /// The operating system refuses.
     pub fn remove(self) -> Result<(), IoError> {
-        rustix::fs::unlink(&self.path)
+        rustix::fs::unlink(self.path())
             .map_err(|errno| IoError::new(Operation::Truncate, 0, IoCause::from_errno(errno)))
+    }
+
+    fn ticket(&self, operation: Operation, offset: u64) -> (Completer, Ticket) {
+        let (completer, ticket) = Ticket::pair(self.park(), operation, offset);
+        (completer, ticket.with_deadline(self.deadline))
     }
 
     fn submit(&self, request: Request) {
@@ -216,7 +251,7 @@ impl Storage for OsStorage {
 
     fn read(&self, offset: u64, buffer: Buffer) -> Ticket {
         assert_read(offset, &buffer);
-        let (completer, ticket) = Ticket::pair(self.park(), Operation::Read, offset);
+        let (completer, ticket) = self.ticket(Operation::Read, offset);
         self.submit(Request::Read { offset, buffer, completer });
         ticket
     }
@@ -224,13 +259,13 @@ impl Storage for OsStorage {
     fn write(&self, offset: u64, parts: WriteParts) -> Ticket {
         assert!(!self.read_only, "a read-only storage is not written");
         let _len = assert_write(offset, &parts, self.size());
-        let (completer, ticket) = Ticket::pair(self.park(), Operation::Write, offset);
+        let (completer, ticket) = self.ticket(Operation::Write, offset);
         self.submit(Request::Write { offset, parts, completer });
         ticket
     }
 
     fn sync(&self) -> Ticket {
-        let (completer, ticket) = Ticket::pair(self.park(), Operation::Sync, 0);
+        let (completer, ticket) = self.ticket(Operation::Sync, 0);
         self.submit(Request::Sync { completer });
         ticket
     }
@@ -278,7 +313,33 @@ impl Storage for OsStorage {
 impl Drop for OsStorage {
     fn drop(&mut self) {
         drop(self.queue.take());
-        join_workers(&mut self.threads);
+        if self.wait_for_threads() {
+            join_workers(&mut self.threads);
+        } else {
+            log::error!("{}: operations hang, the file stays open and locked", self.path().display());
+        }
+    }
+}
+
+impl OsStorage {
+    /// False if requests are left and none ended for as long as the deadline. Threads that are not joined keep the
+    /// file and their buffers.
+    fn wait_for_threads(&self) -> bool {
+        let own = std::thread::current().id();
+        let Some(patience) =
+            self.deadline.filter(|_| self.threads.iter().all(|thread| thread.thread().id() != own))
+        else {
+            return true;
+        };
+        loop {
+            let ended = self.shared.ended.load(Ordering::Acquire);
+            if self.over.wait_until(self.park.now().saturating_add(patience)) {
+                return true;
+            }
+            if self.shared.ended.load(Ordering::Acquire) == ended {
+                return false;
+            }
+        }
     }
 }
 
@@ -287,19 +348,42 @@ impl Shared {
         match request {
             Request::Read { offset, mut buffer, completer } => {
                 let result = self.read(offset, &mut buffer);
-                completer.complete(result, Some(buffer));
+                self.end(completer, result, Some(buffer));
             }
             Request::Write { offset, parts, completer } => {
-                let result = self.write(offset, &parts);
+                let len = write_size(&parts);
+                let result = self.timed(Operation::Write, offset, len, || self.write(offset, &parts));
                 drop(parts);
-                completer.complete(result, None);
+                self.end(completer, result, None);
             }
-            Request::Sync { completer } => completer.complete(self.sync(), None),
+            Request::Sync { completer } => {
+                let result = self.timed(Operation::Sync, 0, 0, || self.sync());
+                self.end(completer, result, None);
+            }
         }
     }
 
+    fn end(&self, completer: Completer, result: Result<(), IoCause>, buffer: Option<Buffer>) {
+        self.ended.fetch_add(1, Ordering::Release);
+        completer.complete(result, buffer);
+    }
+
+    /// Counts what is slow, and says so.
+    fn timed<T>(&self, operation: Operation, offset: u64, len: usize, act: impl FnOnce() -> T) -> T {
+        let start = self.clock.now();
+        let result = act();
+        let took = self.clock.now().saturating_sub(start);
+        if took > self.slow {
+            self.counters.add_slow();
+            let path = self.path.display();
+            log::warn!("{path}: slow: {operation} of {len} bytes at byte {offset} took {took:?}");
+        }
+        result
+    }
+
     fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), IoCause> {
-        transfer::read(self.file.as_ref(), offset, buffer)?;
+        let len = buffer.len();
+        self.timed(Operation::Read, offset, len, || transfer::read(self.file.as_ref(), offset, buffer))?;
         self.counters.add_read(buffer.len());
         Ok(())
     }

@@ -1,8 +1,10 @@
 //! A file whose calls fall short, are interrupted and fail as a script says; strict about direct I/O.
 
 use std::io::IoSlice;
+use std::sync::Arc;
+use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rustix::io::Errno;
 
 use super::raw::RawFile;
@@ -24,6 +26,31 @@ pub(super) struct Script {
     /// The next `sync` fails so.
     pub(super) sync: Option<Errno>,
     pub(super) syncs: u32,
+    /// Transfers and syncs wait until it is open.
+    pub(super) gate: Option<Arc<Gate>>,
+    /// And then take so long.
+    pub(super) delay: Option<Duration>,
+}
+
+/// Closed at first.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    open: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Gate {
+    pub(super) fn open(&self) {
+        *self.open.lock() = true;
+        let _woken = self.changed.notify_all();
+    }
+
+    fn pass(&self) {
+        let mut open = self.open.lock();
+        while !*open {
+            self.changed.wait(&mut open);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -35,6 +62,19 @@ pub(super) struct ScriptedFile {
 impl ScriptedFile {
     pub(super) fn new(bytes: Vec<u8>, script: Script) -> Self {
         Self { bytes: Mutex::new(bytes), script: Mutex::new(script) }
+    }
+
+    fn pass_gate(&self) {
+        let (gate, delay) = {
+            let script = self.script.lock();
+            (script.gate.clone(), script.delay)
+        };
+        if let Some(gate) = gate {
+            gate.pass();
+        }
+        if let Some(delay) = delay {
+            std::thread::sleep(delay);
+        }
     }
 
     /// How many of `len` bytes at `offset` this call moves.
@@ -77,6 +117,7 @@ impl RawFile for ScriptedFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
+        self.pass_gate();
         assert_direct(offset, buffer);
         let count = self.count(offset, buffer.len())?;
         let bytes = self.bytes.lock();
@@ -87,6 +128,7 @@ impl RawFile for ScriptedFile {
     }
 
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Result<usize, Errno> {
+        self.pass_gate();
         assert!(parts.len() <= 1024, "one call takes so many pieces");
         parts.iter().for_each(|part| assert_direct(offset, part));
         let data: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
@@ -97,6 +139,7 @@ impl RawFile for ScriptedFile {
     }
 
     fn sync(&self) -> Result<(), Errno> {
+        self.pass_gate();
         let mut script = self.script.lock();
         script.syncs += 1;
         script.sync.take().map_or(Ok(()), Err)

@@ -1,5 +1,6 @@
 //! The operating system's file, on real files and over a scripted one.
 
+mod late;
 mod opening;
 
 use std::path::Path;
@@ -195,8 +196,12 @@ fn odd_sizes_are_read_as_far_as_they_go() {
 }
 
 fn scripted(script: Script) -> OsStorage {
+    scripted_with(script, &Options::default())
+}
+
+fn scripted_with(script: Script, options: &Options) -> OsStorage {
     let file = ScriptedFile::new(vec![0; 8 * SECTOR], script);
-    OsStorage::unstarted(Box::new(file), at(8), &Options::default()).expect("threads")
+    OsStorage::unstarted(Path::new("scripted"), Box::new(file), at(8), options).expect("threads")
 }
 
 #[test]

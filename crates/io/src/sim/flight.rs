@@ -8,6 +8,7 @@
 //! The bytes: `disk`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::io::Errno;
@@ -42,6 +43,8 @@ pub(super) struct Flight {
     pub(super) offset: u64,
     pub(super) action: Action,
     pub(super) completer: Completer,
+    /// When it was submitted.
+    pub(super) since: Duration,
 }
 
 /// Everything about a simulated file that changes.
@@ -70,6 +73,8 @@ pub(super) struct State {
 pub(super) struct Inner {
     pub(super) state: Mutex<State>,
     pub(super) counters: SharedCounters,
+    /// An operation that takes longer is slow.
+    pub(super) slow: Duration,
 }
 
 /// Why an operation did not take off.
@@ -114,14 +119,17 @@ impl Inner {
     }
 
     /// The step in which an operation ends. It is gone already if the machine crashed.
-    pub(super) fn complete(&self, number: u64) {
+    pub(super) fn complete(&self, number: u64, now: Duration) {
         let mut state = self.state.lock();
         let Some(flight) = state.flights.remove(&number) else {
             return;
         };
         let subject = flight.subject(number);
         let fault = state.faults.outcome(subject);
-        let Flight { offset, action, completer } = flight;
+        let Flight { offset, action, completer, since } = flight;
+        if now.saturating_sub(since) > self.slow {
+            self.counters.add_slow();
+        }
         match action {
             Action::Read { mut buffer, seen } => {
                 let result = state.read(offset, &mut buffer, seen.as_deref(), fault);

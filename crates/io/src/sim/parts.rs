@@ -33,6 +33,16 @@ impl Park for SimPark {
     fn wake(&self, key: u64) {
         self.scheduler.wake(key);
     }
+
+    fn now(&self) -> Duration {
+        self.scheduler.now()
+    }
+
+    /// # Panics
+    /// As [`park_until`](Self::park_until), but a wait with a deadline can always end.
+    fn park_until_deadline(&self, key: u64, deadline: Duration, ready: &mut dyn FnMut() -> bool) -> bool {
+        self.scheduler.park(key, Some(deadline), ready)
+    }
 }
 
 /// Workers whose jobs are simulated threads.
@@ -84,6 +94,6 @@ impl SimClock {
 
 impl Clock for SimClock {
     fn now(&self) -> Duration {
-        self.scheduler.state.lock().now
+        self.scheduler.now()
     }
 }

@@ -162,6 +162,10 @@ impl SimScheduler {
         self.own.upgrade().expect("a scheduler is only made within an Arc")
     }
 
+    pub(super) fn now(&self) -> Duration {
+        self.state.lock().now
+    }
+
     /// A job for the executor with this number.
     pub(super) fn submit(&self, queue: usize, job: Job) {
         let mut state = self.state.lock();

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -15,14 +16,14 @@ use super::flight::{Action, Flight, Grounded, Inner, State};
 use super::parts::{SimClock, SimExecutor, SimPark};
 use super::schedule::{Point, SimScheduler};
 use super::trace::SimAction;
-use crate::storage::{SharedCounters, assert_read, assert_size};
+use crate::storage::{DEADLINE, SLOW, SharedCounters, assert_read, assert_size};
 use crate::{
     Buffer, Completion, Counters, IoCause, IoError, Job, Machine, Operation, Park, Storage, Ticket,
     WriteParts, usize_of,
 };
 
 /// How a simulated file behaves.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct SimOptions {
     /// Decides the order of completions.
     pub seed: u64,
@@ -31,6 +32,17 @@ pub struct SimOptions {
     /// Reads may overlap writes in flight: of each sector such a read gives what is there before or after, as the
     /// seed wants it. For readers that notice: of views that have expired, and beside a writer. Else it is a panic.
     pub allow_overlap: bool,
+    /// A wait for an operation ends so long after it was submitted (`None`: it does not). In a simulation time moves
+    /// on to a deadline as soon as nothing else can be done.
+    pub deadline: Option<Duration>,
+    /// An operation that takes longer counts as slow.
+    pub slow: Duration,
+}
+
+impl Default for SimOptions {
+    fn default() -> Self {
+        Self { seed: 0, size_limit: None, allow_overlap: false, deadline: Some(DEADLINE), slow: SLOW }
+    }
 }
 
 impl SimOptions {
@@ -45,6 +57,7 @@ pub struct SimStorage {
     inner: Arc<Inner>,
     scheduler: Arc<SimScheduler>,
     park: Arc<dyn Park>,
+    deadline: Option<Duration>,
 }
 
 impl SimStorage {
@@ -61,10 +74,11 @@ impl SimStorage {
 
     /// A file with these bytes, all durable, whose operations complete at steps of `scheduler`.
     pub fn with_scheduler(image: Vec<u8>, options: SimOptions, scheduler: Arc<SimScheduler>) -> Self {
-        let state = State::new(image, &options);
-        let inner = Arc::new(Inner { state: Mutex::new(state), counters: SharedCounters::default() });
+        let state = Mutex::new(State::new(image, &options));
+        let SimOptions { deadline, slow, .. } = options;
+        let inner = Arc::new(Inner { state, counters: SharedCounters::default(), slow });
         let park = Arc::new(SimPark::new(Arc::clone(&scheduler)));
-        Self { inner, scheduler, park }
+        Self { inner, scheduler, park, deadline }
     }
 
     /// A machine around this file: waits step its scheduler, jobs run in it, two workers are claimed.
@@ -221,7 +235,8 @@ impl SimStorage {
 
     fn submit(&self, offset: u64, operation: Operation, action: Action) -> Ticket {
         let (completer, ticket) = Ticket::pair(Arc::clone(&self.park), operation, offset);
-        let flight = Flight { offset, action, completer };
+        let ticket = ticket.with_deadline(self.deadline);
+        let flight = Flight { offset, action, completer, since: self.scheduler.now() };
         match self.inner.launch(flight) {
             Ok((number, pace)) => {
                 self.scheduler.note(SimAction::Submit { number, operation, offset });
@@ -243,11 +258,9 @@ impl SimStorage {
         let inner: Weak<Inner> = Arc::downgrade(&self.inner);
         let scheduler = Arc::downgrade(&self.scheduler);
         Box::new(move || {
-            if let Some(scheduler) = scheduler.upgrade() {
+            if let (Some(scheduler), Some(inner)) = (scheduler.upgrade(), inner.upgrade()) {
                 scheduler.note(SimAction::Complete(number));
-            }
-            if let Some(inner) = inner.upgrade() {
-                inner.complete(number);
+                inner.complete(number, scheduler.now());
             }
         })
     }

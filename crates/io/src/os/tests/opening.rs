@@ -160,7 +160,7 @@ impl log::Log for Capture {
     fn flush(&self) {}
 }
 
-fn capture_warnings() {
+pub(super) fn capture_warnings() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         log::set_logger(&Capture).expect("no other logger in this test binary");
@@ -169,7 +169,7 @@ fn capture_warnings() {
 }
 
 /// Warnings that name this path.
-fn warnings(path: &Path) -> Vec<String> {
+pub(super) fn warnings(path: &Path) -> Vec<String> {
     let path = path.display().to_string();
     WARNINGS.lock().iter().filter(|warning| warning.starts_with(&path)).cloned().collect()
 }

@@ -215,6 +215,40 @@ fn hung_operations_end_when_released() {
     assert_eq!(storage.befallen().len(), 2);
 }
 
+/// Time moves on to the deadline when nothing else can be done.
+#[test]
+fn a_late_operation_keeps_its_buffer() {
+    let (machine, storage) = Machine::sim_with(vec![7; 2 * SECTOR], SimOptions::seeded(1));
+    let buffers = pool(1, 2);
+    storage.befall(0, SimFault::Hang);
+    storage.befall(1, SimFault::Delay(Duration::from_secs(40)));
+    storage.befall(3, SimFault::Delay(Duration::from_secs(20)));
+    let tickets = [read(&storage, 0, &buffers), write(&storage, 1, filled(&buffers, 1)), storage.sync()];
+    let slow = storage.sync();
+    let [hung, late, synced] = tickets;
+    synced.wait().result.expect("synced");
+    assert!(machine.clock.now() < Duration::from_secs(1));
+    let completion = hung.wait();
+    assert_eq!(completion.result, Err(IoError::new(Operation::Read, 0, IoCause::TimedOut)));
+    assert!((30..31).contains(&machine.clock.now().as_secs()) && completion.buffer.is_none());
+    assert_eq!(late.wait().result.expect_err("late").source, IoCause::TimedOut);
+    slow.wait().result.expect("slow, but in time");
+    assert_eq!((buffers.available(), storage.in_flight(), storage.counters().slow), (0, 2, 1));
+    storage.release_hung();
+    storage.scheduler().run_all();
+    assert_eq!((buffers.available(), storage.in_flight(), storage.counters().slow), (2, 0, 3));
+    assert_eq!(value(&storage.image(), 1), 1, "what was late happened");
+}
+
+#[test]
+#[should_panic(expected = "deadlock in the simulation")]
+fn without_a_deadline_what_hangs_is_a_deadlock() {
+    let (_machine, storage) =
+        Machine::sim_with(Vec::new(), SimOptions { deadline: None, ..SimOptions::seeded(1) });
+    storage.befall(0, SimFault::Hang);
+    drop(storage.sync().wait());
+}
+
 #[test]
 fn unreadable_sectors_stay_so() {
     let storage = numbered(1);
