@@ -41,3 +41,8 @@ pub use journal::Journal;
 pub use make::format;
 pub use replay::Replay;
 pub use scan::{Head, Progress, Start, scan, scan_size};
+
+/// The example of the README is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

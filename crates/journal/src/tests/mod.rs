@@ -8,6 +8,7 @@ use understory_io::{Arena, Machine, Pool, SimOptions, SimStorage};
 
 use crate::{GroupBuilder, Head, Journal, JournalError, Mark, Replay, Start, format, scan};
 
+mod chain;
 mod crash;
 mod damage;
 mod forged;

@@ -107,12 +107,10 @@ fn room_is_what_is_not_in_use_but_for_a_lone_witness() {
 #[test]
 fn a_full_ring_is_recovered() {
     let (mut world, session, machine, _) = begun(20);
-    let mut op = 1;
-    for sectors in [4, 4, 4, 4, 3] {
+    for (op, sectors) in (1..).zip([4, 4, 4, 4, 3]) {
         let body = group(&session, op, sectors);
         let written = session.journal.write(body, Checksum::ZERO).unwrap();
         world.ops.push(written.records().next().unwrap().0.body.to_vec());
-        op += 1;
     }
     session.journal.witness().unwrap();
     drop(session);
@@ -195,13 +193,8 @@ fn the_first_failure_is_repeated() {
             journal.witness()
         };
         let error: JournalError = run().unwrap_err();
-        let expected = |error: &JournalError| match error {
-            JournalError::Io(IoError { operation: found, source, .. }) => {
-                *found == operation && *source == IoCause::Os(5)
-            }
-            _ => false,
-        };
-        assert!(expected(&error), "{failing}: {error:?}");
+        let JournalError::Io(IoError { operation: found, source, .. }) = error else { panic!("{error}") };
+        assert_eq!((found, source), (operation, IoCause::Os(5)));
         let operations = storage.operations();
         let op = journal.written_op().next().get();
         assert_eq!(journal.write(group(&session, op, 1), Checksum::ZERO).map(|_| ()), Err(error.clone()));
@@ -293,4 +286,57 @@ fn a_body_that_is_no_parts_is_not_written() {
 #[should_panic(expected = "what is given up was written")]
 fn nothing_is_given_up_before_it_is_written() {
     begun(10).1.journal.release(SECTOR);
+}
+
+/// On a real file: groups are written and synced side by side, and read back.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the test races real threads")]
+fn writes_beside_syncs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data");
+    let storage = understory_io::OsStorage::create(&path, understory_io::Options::default()).unwrap();
+    let machine = Machine::os(storage, 2).unwrap();
+    let geometry = geometry(60);
+    format(&machine, &geometry).unwrap();
+    let mut world = World::new(geometry);
+    let head = world.recover(&machine).unwrap();
+    let session = world.begin(&machine, &head);
+    let journal = &session.journal;
+    std::thread::scope(|scope| {
+        let syncs = scope.spawn(|| {
+            let mut seen = 0;
+            while journal.synced_op().get() < 200 {
+                journal.sync().unwrap();
+                let synced = journal.synced_op().get();
+                assert!(synced >= seen, "what is synced stays so");
+                seen = synced;
+                std::thread::yield_now();
+            }
+        });
+        for op in 1..=200 {
+            let group = group(&session, op, 1);
+            if journal.room() < group.size() {
+                journal.sync().unwrap();
+                journal.release(journal.head().position - 20 * SECTOR);
+            }
+            let group = journal.write(group, Checksum::ZERO).unwrap();
+            assert!(group.header().witness_op < group.first_op());
+        }
+        syncs.join().unwrap();
+    });
+    journal.witness().unwrap();
+    world.superblock.position = journal.head().position - 21 * SECTOR;
+    world.superblock.op_flushed = Op::new(180);
+    world.superblock.op_checkpoint = Op::new(180);
+    world.superblock.hash = header_before(&machine, &geometry, world.superblock.position);
+    let head = scan_quietly(&machine, &geometry, &world.superblock).unwrap();
+    assert_eq!((head.op, head.torn), (Op::new(200), false));
+}
+
+/// The chain hash before the group at a position.
+fn header_before(machine: &Machine, geometry: &Geometry, position: u64) -> Checksum {
+    let pool = Arena::new(4096).unwrap().pool(4096, 1).unwrap();
+    let offset = geometry.journal_offset() + position % geometry.journal_size;
+    let sector = machine.storage.read(offset, pool.take().unwrap()).wait().into_buffer().unwrap();
+    GroupHeader::decode(&sector).unwrap().0.parent
 }
