@@ -1,15 +1,25 @@
 //! The durable root: free set, trailers, superblock, in the order that leaves the old or the new one.
 //!
 //! ```text
-//! release the old trailers -> encode the free set -> take addresses for the new trailers, move the generations on
-//! -> write the trailers -> all writes done -> sync -> two copies -> sync -> two copies -> sync
+//! begin:  release the old trailers -> encode the free set -> take addresses for the new trailers -> move the
+//!         generations on
+//! finish: write the trailers -> all blocks handed over until then are written -> sync -> the file is still there ->
+//!         two copies -> sync -> two copies -> sync
 //! ```
 //!
+//! Begin settles what the checkpoint says. Finish does the I/O, on any thread, while the next blocks are reserved,
+//! written and released; it takes no notice of them, and they are no part of the checkpoint.
+//!
 //! # Invariants
-//! - A crash at any operation leaves the old or the new state (`a_crash_leaves_the_old_or_the_new_state`).
+//! - A crash at any operation leaves the old or the new state, whatever is written beside (`a_crash_leaves_...`,
+//!   `a_crash_between_...`, `a_crash_while_a_job_finishes_...`).
 //! - The running grid and the one opened from its file hold equal free sets (`a_reopened_grid_is_in_an_equal_state`).
 //! - Without room for the trailers nothing changes. What fails later poisons the grid, as memory is ahead of the file.
-//! - Superblock sequences only grow, and no superblock is submitted after a failed write or sync.
+//! - At most one checkpoint is begun and not finished, and no block becomes free meanwhile (asserted).
+//! - Superblock sequences only grow, and no superblock is submitted after a failed write or sync, nor if the file was
+//!   cut or removed by somebody else.
+//! - A superblock's local part is that of the one before, changed by who writes it: superblocks between begin and
+//!   finish lose nothing (`local_superblocks_beside_are_all_kept`).
 //!
 //! # Not here
 //! When a checkpoint is due, and what its beat and ops are: the forest.
@@ -298,6 +308,8 @@ impl Grid {
         change: impl FnOnce(&mut LocalState),
     ) -> Result<(), GridError> {
         self.check_writable()?;
+        // A root in a file that nobody will find again, or without the blocks it leads to, helps nobody.
+        self.machine.storage.check().map_err(|error| self.poisoned_by(error))?;
         let (mut local, parent, seen, order) = {
             let root = self.root.lock();
             (root.superblock.local, root.checksum, root.sequence_seen, root.write_order)

@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //! - Once poisoned, a grid stays so (`OnceLock`), and `check_writable` is the first line of all that writes.
-//! - A newest root is in memory only after it is durable (`Grid::install`).
+//! - A newest root is in memory only after it is durable (`Grid::install`). How far checkpoints were begun stands apart
+//!   from it (`Staging`).
 //!
 //! # Not here
 //! Anything that does I/O.

@@ -4,6 +4,8 @@
 //! - An address that is handed out lies within the file: the file is extended before the reservation is made, and
 //!   if that fails nothing has changed (`a_full_disk_changes_nothing`).
 //! - One thread at a time extends or cuts the file.
+//! - Nothing is promised beyond the place where the file is about to be cut, and no read is in flight there
+//!   (`cutting_the_file_beside_others`).
 //!
 //! # Not here
 //! Which blocks are free (`free_set`); when they become so (the forest says, at the beats that replay repeats).

@@ -201,8 +201,8 @@ fn a_failed_sync_poisons() {
         let (grid, storage, _) = with_block();
         grid.flush().unwrap();
         let before = grid.local_state();
-        // A checkpoint: a trailer and its twin, sync, two copies, sync, two copies, sync.
-        storage.inject(storage.operations() + if superblock { 5 } else { 2 }, IoCause::Os(5));
+        // A checkpoint: a trailer and its twin, sync, look at the file, two copies, sync, two copies, sync.
+        storage.inject(storage.operations() + if superblock { 6 } else { 2 }, IoCause::Os(5));
         let error = grid.checkpoint(&update(1)).unwrap_err();
         let GridError::Io(cause) = error else { panic!("{error}") };
         assert_eq!(cause.operation, understory_io::Operation::Sync);
@@ -211,5 +211,58 @@ fn a_failed_sync_poisons() {
         assert_eq!(grid.checkpoint(&update(1)).unwrap_err(), poisoned);
         assert_eq!(write_one(&grid, b"x").unwrap_err(), poisoned);
         assert_eq!((storage.counters().writes, grid.local_state()), (writes, before));
+    }
+}
+
+/// Writers and flushers wait for one another's requests: one that fails is the end of all their waits.
+#[test]
+fn a_failed_write_leaves_nobody_waiting() {
+    let geometry = Geometry { block_size: 64 << 10, ..Geometry::small() };
+    for seed in 0..150 {
+        let (machine, storage) = Machine::sim(seed);
+        format_with(&machine, geometry, 200).unwrap();
+        let grid = Arc::new(open_with(&machine, GridOptions { block_count: 80, ..OPTIONS }).unwrap());
+        grid.back(80).unwrap();
+        storage.inject(storage.operations() + seed % 6, IoCause::Os(5));
+        let jobs: Vec<_> = (0..2)
+            .map(|_| {
+                let (grid, mut reservation) = (Arc::clone(&grid), grid.reserve(40).unwrap());
+                machine.spawn(move || {
+                    let error = (0..20).find_map(|_| write_twin(&grid, &mut reservation, &[1; 60_000]).err());
+                    error.or_else(|| grid.flush().err())
+                })
+            })
+            .collect();
+        let flushed = grid.flush();
+        let errors: Vec<_> = jobs.into_iter().filter_map(understory_io::Join::wait).collect();
+        let cause = grid.poison().expect("one failed");
+        assert!(errors.len() == 2 || grid.flush().is_err());
+        for error in errors.into_iter().chain(flushed.err()) {
+            assert!(error == GridError::Io(cause) || error == GridError::Poisoned { cause }, "{error}");
+        }
+    }
+}
+
+#[test]
+fn no_superblock_is_written_to_a_file_that_was_cut_or_removed() {
+    for removed in [false, true] {
+        let (grid, storage, _) = with_block();
+        let before = (grid.checkpoint_state(), grid.local_state());
+        let pending = grid.begin_checkpoint(&update(1), |_| ()).unwrap();
+        let size = storage.size();
+        let expected = if removed { IoCause::Unlinked } else { IoCause::Truncated };
+        if removed {
+            storage.unlink();
+        } else {
+            storage.cut(size - 4096);
+        }
+        let GridError::Io(cause) = grid.finish_checkpoint(pending).unwrap_err() else { panic!("an error") };
+        assert_eq!((cause.operation, cause.source), (understory_io::Operation::Check, expected));
+        let poisoned = GridError::Poisoned { cause };
+        assert_eq!(grid.update_local(|_| ()).unwrap_err(), poisoned);
+        assert_eq!(grid.begin_checkpoint(&update(1), |_| ()).unwrap_err(), poisoned);
+        assert_eq!((grid.checkpoint_state(), grid.local_state()), before);
+        let found = Grid::peek(&machine_of(storage.image()).0);
+        assert!(found.is_err() || found.unwrap().local == before.1, "the superblock was left alone");
     }
 }

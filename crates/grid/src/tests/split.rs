@@ -110,6 +110,8 @@ impl Work {
 
     /// As [`Work::go_on`], when the checkpoint may become durable at any time.
     fn go_on_while_pending(&mut self) -> Result<(), GridError> {
+        // Whoever is first submits what the checkpoint refers to, and waits for it; the other waits for that.
+        self.grid.flush()?;
         self.write(3)?;
         self.release(3);
         let number = self.grid.checkpoint_state().number;
@@ -272,7 +274,7 @@ fn every_failure_while_finishing_poisons() {
         storage.inject(storage.operations() + failing, IoCause::Os(5));
         let error = work.grid.finish_checkpoint(pending).unwrap_err();
         let GridError::Io(cause) = error else { panic!("{error}") };
-        assert!(matches!(cause.operation, Operation::Write | Operation::Sync), "{cause}");
+        assert!(matches!(cause.operation, Operation::Write | Operation::Sync | Operation::Check), "{cause}");
         assert_eq!(work.grid.poison(), Some(cause));
         assert_eq!((work.grid.checkpoint_state(), work.grid.local_state()), before);
         let (writes, poisoned) = (storage.counters().writes, GridError::Poisoned { cause });
@@ -419,6 +421,30 @@ fn a_checkpoint_needs_no_block_buffers() {
     let again = open(&machine_of(storage.image()).0);
     again.free_due();
     assert_eq!(again.free_set(), grid.free_set());
+}
+
+#[test]
+fn a_flush_takes_no_notice_of_later_requests() {
+    let mut ahead = 0;
+    for seed in 0..40 {
+        let (machine, storage) = Machine::sim(seed);
+        format_with(&machine, Geometry::small(), 1000).unwrap();
+        let grid = open_with(&machine, GridOptions { block_count: 800, ..OPTIONS }).unwrap();
+        let _before = write_one(&grid, b"before").unwrap();
+        let through = grid.writes.handed_over();
+        let mut reservation = grid.reserve(150).unwrap();
+        let _not_a_neighbour = grid.acquire(&mut reservation);
+        for number in 0..130 {
+            let _ = stale::write_value(&grid, &mut reservation, number);
+        }
+        grid.forfeit(reservation);
+        assert_eq!(storage.in_flight(), 1, "a long run goes at once");
+        let writes = storage.counters().writes;
+        grid.flush_through(through).unwrap();
+        assert!(storage.counters().writes >= writes + 2);
+        ahead += storage.in_flight();
+    }
+    assert!(ahead > 0, "the later request is on its way at times");
 }
 
 #[test]

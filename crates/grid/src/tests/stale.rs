@@ -7,13 +7,13 @@ use super::*;
 
 /// A value block of one record, and the checksum and place of its only page.
 #[derive(Clone, Debug)]
-struct Written {
+pub(super) struct Written {
     reference: BlockRef,
     page: (Checksum, std::ops::Range<usize>),
     number: u64,
 }
 
-fn write_value(grid: &Grid, reservation: &mut Reservation, number: u64) -> Written {
+pub(super) fn write_value(grid: &Grid, reservation: &mut Reservation, number: u64) -> Written {
     let layout = ValueLayout::new(grid.geometry().block_size, grid.geometry().page_size, 16).unwrap();
     let mut buffer = grid.buffer().unwrap();
     let mut builder = value::ValueBlockBuilder::new(&mut buffer, &layout);
