@@ -102,8 +102,8 @@ impl IoCause {
 pub struct IoError {
     /// What was asked for.
     pub operation: Operation,
-    /// Byte offset in the file; the size asked for when growing, truncating or mapping; the size found when a check
-    /// found the file cut; else 0.
+    /// Byte offset in the file: where the operation began, or the first sector that cannot be read; the size asked
+    /// for when growing, truncating or mapping; the size found when a check found the file cut; else 0.
     pub offset: u64,
     /// Why it failed.
     pub source: IoCause,

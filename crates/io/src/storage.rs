@@ -66,7 +66,8 @@ pub trait Storage: Send + Sync + Debug {
     fn size(&self) -> u64;
 
     /// Starts to fill the whole buffer from `offset`. A file that ends before fails with
-    /// [`IoCause::Truncated`](crate::IoCause::Truncated).
+    /// [`IoCause::Truncated`](crate::IoCause::Truncated). If the medium does not give some of it (EIO), the error names
+    /// the first sector that is meant: what fails whole was tried sector by sector.
     fn read(&self, offset: u64, buffer: Buffer) -> Ticket;
 
     /// Starts to write the parts, one after another, from `offset`. After a failure the bytes of that range on
@@ -77,7 +78,8 @@ pub trait Storage: Send + Sync + Debug {
     /// before this call. Once a sync failed, all later ones fail with the same cause: it is never retried.
     fn sync(&self) -> Ticket;
 
-    /// As [`write`](Self::write), for a caller who would wait at once: a back end that can writes in the calling thread.
+    /// As [`write`](Self::write), for a caller who would wait at once: a back end that can writes in the calling thread,
+    /// and then without a deadline.
     ///
     /// # Errors
     /// Those of a write.
@@ -85,7 +87,8 @@ pub trait Storage: Send + Sync + Debug {
         self.write(offset, parts).wait().result
     }
 
-    /// As [`sync`](Self::sync), for a caller who would wait at once: a back end that can syncs in the calling thread.
+    /// As [`sync`](Self::sync), for a caller who would wait at once: a back end that can syncs in the calling thread,
+    /// and then without a deadline.
     ///
     /// # Errors
     /// Those of a sync.

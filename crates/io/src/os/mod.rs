@@ -272,19 +272,21 @@ impl Storage for OsStorage {
 
     fn write_now(&self, offset: u64, parts: WriteParts) -> Result<(), IoError> {
         assert!(!self.read_only, "a read-only storage is not written");
-        let _len = assert_write(offset, &parts, self.size());
-        let result = self.shared.write(offset, &parts);
+        let len = assert_write(offset, &parts, self.size());
+        let shared = &self.shared;
+        let result = shared.timed(Operation::Write, offset, len, || shared.write(offset, &parts));
         result.map_err(|cause| IoError::new(Operation::Write, offset, cause))
     }
 
     fn sync_now(&self) -> Result<(), IoError> {
-        self.shared.sync().map_err(|cause| IoError::new(Operation::Sync, 0, cause))
+        let shared = &self.shared;
+        let result = shared.timed(Operation::Sync, 0, 0, || shared.sync());
+        result.map_err(|cause| IoError::new(Operation::Sync, 0, cause))
     }
 
     fn read_now(&self, offset: u64, mut buffer: Buffer) -> Completion {
         assert_read(offset, &buffer);
         let result = self.shared.read(offset, &mut buffer);
-        let result = result.map_err(|cause| IoError::new(Operation::Read, offset, cause));
         Completion { result, buffer: Some(buffer) }
     }
 
@@ -303,6 +305,21 @@ impl Storage for OsStorage {
         self.resize(Operation::Truncate, size, |_| {
             self.shared.file.set_size(size).map_err(IoCause::from_errno)
         })
+    }
+
+    fn check(&self) -> Result<(), IoError> {
+        let failed = |at, cause| Err(IoError::new(Operation::Check, at, cause));
+        let answers = self.shared.file.size().and_then(|size| Ok((size, self.shared.file.is_unlinked()?)));
+        let (size, is_unlinked) = match answers {
+            Ok(answers) => answers,
+            Err(errno) => return failed(0, IoCause::from_errno(errno)),
+        };
+        // In this order: while the size is changed, neither the one before nor the one after is right.
+        let is_settled = !self.read_only && !self.resizing.load(Ordering::Acquire);
+        if is_settled && size < self.size.load(Ordering::Acquire) {
+            return failed(size, IoCause::Truncated);
+        }
+        if is_unlinked { failed(0, IoCause::Unlinked) } else { Ok(()) }
     }
 
     fn counters(&self) -> Counters {
@@ -348,24 +365,25 @@ impl Shared {
         match request {
             Request::Read { offset, mut buffer, completer } => {
                 let result = self.read(offset, &mut buffer);
-                self.end(completer, result, Some(buffer));
+                self.ended.fetch_add(1, Ordering::Release);
+                completer.end(result, Some(buffer));
             }
             Request::Write { offset, parts, completer } => {
                 let len = write_size(&parts);
                 let result = self.timed(Operation::Write, offset, len, || self.write(offset, &parts));
                 drop(parts);
-                self.end(completer, result, None);
+                self.end(completer, result);
             }
             Request::Sync { completer } => {
                 let result = self.timed(Operation::Sync, 0, 0, || self.sync());
-                self.end(completer, result, None);
+                self.end(completer, result);
             }
         }
     }
 
-    fn end(&self, completer: Completer, result: Result<(), IoCause>, buffer: Option<Buffer>) {
+    fn end(&self, completer: Completer, result: Result<(), IoCause>) {
         self.ended.fetch_add(1, Ordering::Release);
-        completer.complete(result, buffer);
+        completer.complete(result, None);
     }
 
     /// Counts what is slow, and says so.
@@ -381,7 +399,7 @@ impl Shared {
         result
     }
 
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), IoCause> {
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), IoError> {
         let len = buffer.len();
         self.timed(Operation::Read, offset, len, || transfer::read(self.file.as_ref(), offset, buffer))?;
         self.counters.add_read(buffer.len());

@@ -90,7 +90,13 @@ fn lock(file: &UnixFile) -> Result<(), Errno> {
 /// Switches direct I/O on if it works, and says in the log if it does not.
 fn choose_direct(path: &Path, file: &UnixFile, direct: DirectIo) -> bool {
     let outcome = match direct {
-        DirectIo::Off => return false,
+        DirectIo::Off => {
+            // Also ends the state in which opening does not block.
+            if let Err(errno) = set_direct(file, false) {
+                log::debug!("{}: the flags of the open file stay as they are: {errno}", path.display());
+            }
+            return false;
+        }
         DirectIo::Probe => set_direct(file, true).and_then(|()| probe(file)),
         DirectIo::ProbeFailing(errno) => {
             set_direct(file, true).and_then(|()| Err(Errno::from_raw_os_error(errno)))

@@ -10,6 +10,8 @@ use rustix::io::Errno;
 /// The calls on an open file. Transfers may be short; nothing is retried here.
 pub(super) trait RawFile: Send + Sync + Debug {
     fn size(&self) -> Result<u64, Errno>;
+    /// Whether no name leads to the file any more.
+    fn is_unlinked(&self) -> Result<bool, Errno>;
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Errno>;
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Result<usize, Errno>;
     fn sync(&self) -> Result<(), Errno>;
@@ -27,6 +29,10 @@ impl RawFile for UnixFile {
     fn size(&self) -> Result<u64, Errno> {
         let stat = rustix::fs::fstat(&self.fd)?;
         u64::try_from(stat.st_size).map_err(|_| Errno::OVERFLOW)
+    }
+
+    fn is_unlinked(&self) -> Result<bool, Errno> {
+        Ok(rustix::fs::fstat(&self.fd)?.st_nlink == 0)
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {

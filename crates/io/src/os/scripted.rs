@@ -19,6 +19,13 @@ pub(super) struct Script {
     pub(super) transfer_max: Option<usize>,
     /// Reads and writes fail so if they touch this byte; up to it they get.
     pub(super) bad: Option<(u64, Errno)>,
+    /// Reads that touch one of these sectors fail whole with EIO.
+    pub(super) unreadable: Vec<u64>,
+    /// Reads of more bytes fail whole with EIO.
+    pub(super) request_max: Option<usize>,
+    /// So many transfers fail with EAGAIN.
+    pub(super) busy: u32,
+    pub(super) unlinked: bool,
     /// The file cannot be larger than this.
     pub(super) size_max: Option<(u64, Errno)>,
     /// `allocate` fails so.
@@ -45,6 +52,10 @@ impl Gate {
         let _woken = self.changed.notify_all();
     }
 
+    pub(super) fn close(&self) {
+        *self.open.lock() = false;
+    }
+
     fn pass(&self) {
         let mut open = self.open.lock();
         while !*open {
@@ -64,6 +75,14 @@ impl ScriptedFile {
         Self { bytes: Mutex::new(bytes), script: Mutex::new(script) }
     }
 
+    /// The kernel fails a request whole, whatever part of it is bad.
+    fn fail_whole(&self, offset: u64, len: usize) -> Result<(), Errno> {
+        let script = self.script.lock();
+        let touches = |bad: &u64| (offset..offset + u64_of(len)).contains(bad);
+        let fails = script.unreadable.iter().any(touches) || script.request_max.is_some_and(|max| len > max);
+        if fails { Err(Errno::IO) } else { Ok(()) }
+    }
+
     fn pass_gate(&self) {
         let (gate, delay) = {
             let script = self.script.lock();
@@ -80,6 +99,10 @@ impl ScriptedFile {
     /// How many of `len` bytes at `offset` this call moves.
     fn count(&self, offset: u64, len: usize) -> Result<usize, Errno> {
         let mut script = self.script.lock();
+        if script.busy > 0 {
+            script.busy -= 1;
+            return Err(Errno::AGAIN);
+        }
         let mut count = len;
         if let Some(rng) = &mut script.short {
             if rng.u8(..8) == 0 {
@@ -116,10 +139,15 @@ impl RawFile for ScriptedFile {
         Ok(u64_of(self.bytes.lock().len()))
     }
 
+    fn is_unlinked(&self) -> Result<bool, Errno> {
+        Ok(self.script.lock().unlinked)
+    }
+
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
         self.pass_gate();
         assert_direct(offset, buffer);
         let count = self.count(offset, buffer.len())?;
+        self.fail_whole(offset, buffer.len())?;
         let bytes = self.bytes.lock();
         let rest = bytes.get(usize_of(offset)..).unwrap_or_default();
         let count = count.min(rest.len());

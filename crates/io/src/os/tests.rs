@@ -216,6 +216,20 @@ fn a_failed_sync_is_never_retried() {
     assert!(debug.contains("syncs: 1"), "the file was asked once: {debug}");
 }
 
+/// A long read through a storage: its error names the sector.
+#[test]
+fn the_first_bad_sector_is_named() {
+    let storage = scripted(Script { unreadable: vec![at(5)], ..Script::default() });
+    let buffers = pool(4, 1);
+    let eio = IoError::new(Operation::Read, at(5), IoCause::Os(Errno::IO.raw_os_error()));
+    for sector in 2..5 {
+        assert_eq!(storage.read(at(sector), buffers.take().expect("free")).wait().result, Err(eio));
+        assert_eq!(storage.read_now(at(sector), buffers.take().expect("free")).result, Err(eio));
+    }
+    storage.read(at(1), buffers.take().expect("free")).wait().result.expect("read");
+    assert_eq!(storage.counters().reads, 1);
+}
+
 #[test]
 fn errors_come_with_operation_and_offset() {
     let storage = scripted(Script { bad: Some((at(2), Errno::IO)), ..Script::default() });

@@ -2,14 +2,18 @@
 //!
 //! Direct I/O takes offsets, lengths and addresses in whole sectors only. A short transfer may end inside a
 //! sector, so the next call starts again at the start of that sector.
+//!
+//! A read that the medium fails goes on sector by sector: the kernel fails a request whole, though most of it may be
+//! readable.
 
 use std::io::IoSlice;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use smallvec::SmallVec;
 
 use super::raw::RawFile;
-use crate::{IoCause, SECTOR, WriteParts, u64_of, write_size};
+use crate::{IoCause, IoError, Operation, SECTOR, WriteParts, u64_of, write_size};
 
 /// Most pieces that one call takes, on all systems.
 const PARTS_MAX: usize = 1024;
@@ -25,12 +29,17 @@ const ZEROES_PARTS: usize = 16;
 /// After so many calls that neither fail nor get on, trying again would change nothing.
 const STUCK_MAX: u32 = 16;
 
+/// So often in a row, a millisecond apart, is a system asked that is busy.
+const BUSY_MAX: u32 = 1000;
+
 /// How far a transfer has got, in bytes.
 #[derive(Default)]
 struct Progress {
     done: usize,
     /// Calls in a row that did not get beyond `done`.
     stuck: u32,
+    /// Calls in a row that the system was too busy for.
+    busy: u32,
 }
 
 impl Progress {
@@ -42,30 +51,51 @@ impl Progress {
     /// A call that started at or before `done` got up to `end`.
     fn moved_to(&mut self, end: usize) -> Result<(), IoCause> {
         if end > self.done {
-            *self = Self { done: end, stuck: 0 };
+            *self = Self { done: end, ..Self::default() };
             return Ok(());
         }
         self.stuck += 1;
         if self.stuck < STUCK_MAX { Ok(()) } else { Err(IoCause::from_errno(Errno::IO)) }
     }
+
+    /// A call failed: is it worth trying again?
+    fn failed(&mut self, errno: Errno) -> Result<(), IoCause> {
+        match errno {
+            Errno::INTR => Ok(()),
+            Errno::AGAIN if self.busy < BUSY_MAX => {
+                self.busy += 1;
+                std::thread::sleep(Duration::from_millis(1));
+                Ok(())
+            }
+            errno => Err(IoCause::from_errno(errno)),
+        }
+    }
 }
 
-/// Fills the buffer from `offset`.
-pub(super) fn read(file: &dyn RawFile, offset: u64, buffer: &mut [u8]) -> Result<(), IoCause> {
+/// Fills the buffer from `offset`. The error names `offset`, or the first sector that the medium does not give.
+pub(super) fn read(file: &dyn RawFile, offset: u64, buffer: &mut [u8]) -> Result<(), IoError> {
     let mut progress = Progress::default();
+    // Bytes that one call asks for.
+    let mut most = usize::MAX;
+    let failed = |at, cause| IoError::new(Operation::Read, at, cause);
     while progress.done < buffer.len() {
         let (done, start) = (progress.done, progress.restart());
+        let place = offset + u64_of(start);
         let rest = buffer.get_mut(start..).expect("done is less than the length");
-        let count = match file.read_at(rest, offset + u64_of(start)) {
-            Ok(count) => count,
-            Err(Errno::INTR) => continue,
-            Err(errno) => return Err(IoCause::from_errno(errno)),
-        };
-        assert!(count <= rest.len(), "a read gives no more than was asked for");
-        if start + count <= done {
-            check_end(file, offset + u64_of(done))?;
+        let len = rest.len().min(most);
+        let rest = rest.get_mut(..len).expect("at most the length");
+        match file.read_at(rest, place) {
+            Ok(count) => {
+                assert!(count <= len, "a read gives no more than was asked for");
+                if start + count <= done {
+                    check_end(file, offset + u64_of(done)).map_err(|cause| failed(offset, cause))?;
+                }
+                progress.moved_to(start + count).map_err(|cause| failed(offset, cause))?;
+            }
+            Err(Errno::IO) if len > SECTOR => most = SECTOR,
+            Err(Errno::IO) => return Err(failed(place, IoCause::from_errno(Errno::IO))),
+            Err(errno) => progress.failed(errno).map_err(|cause| failed(offset, cause))?,
         }
-        progress.moved_to(start + count)?;
     }
     Ok(())
 }
@@ -88,13 +118,13 @@ fn write_slices(file: &dyn RawFile, offset: u64, slices: &[&[u8]], total: usize)
     while progress.done < total {
         let start = progress.restart();
         let rest = skip(slices, start);
-        let count = match file.write_at(&rest, offset + u64_of(start)) {
-            Ok(count) => count,
-            Err(Errno::INTR) => continue,
-            Err(errno) => return Err(IoCause::from_errno(errno)),
-        };
-        assert!(count <= total - start, "a write takes no more than it was given");
-        progress.moved_to(start + count)?;
+        match file.write_at(&rest, offset + u64_of(start)) {
+            Ok(count) => {
+                assert!(count <= total - start, "a write takes no more than it was given");
+                progress.moved_to(start + count)?;
+            }
+            Err(errno) => progress.failed(errno)?,
+        }
     }
     Ok(())
 }
@@ -189,6 +219,10 @@ mod tests {
         arena.pool(sectors * SECTOR, 1).expect("room").take().expect("free")
     }
 
+    fn failed(at: usize, cause: IoCause) -> IoError {
+        IoError::new(Operation::Read, u64_of(at), cause)
+    }
+
     fn random_parts(rng: &mut fastrand::Rng) -> WriteParts {
         let part = |rng: &mut fastrand::Rng| {
             let mut buffer = buffer(3);
@@ -237,6 +271,7 @@ mod tests {
             for short in [None, Some(fastrand::Rng::with_seed(1))] {
                 let file = ScriptedFile::new(vec![1; size], Script { short, ..Script::default() });
                 let result = read(&file, u64_of(offset * SECTOR), &mut buffer(2));
+                let expected = expected.map_err(|cause| failed(offset * SECTOR, cause));
                 assert_eq!(result, expected, "{size} bytes, read at sector {offset}");
             }
         }
@@ -258,9 +293,58 @@ mod tests {
                 // A call that stops inside a sector and starts there again never meets the error itself.
                 let wanted = if stuck { IoCause::Os(Errno::IO.raw_os_error()) } else { expected };
                 assert_eq!(write(&file, 0, &smallvec::smallvec![part]), Err(wanted));
-                assert_eq!(read(&file, 0, &mut buffer(3)), Err(wanted));
+                let at = if errno == Errno::IO && !stuck { bad } else { 0 };
+                assert_eq!(read(&file, 0, &mut buffer(3)), Err(failed(at, wanted)));
             }
         }
+    }
+
+    /// A read of ten sectors of a file of which these cannot be read; a whole request fails that touches one.
+    fn check_unreadable(sectors: &[usize], short: Option<u64>, expected: Option<usize>) {
+        let bytes: Vec<u8> = (0..12).flat_map(|sector| [sector; SECTOR]).collect();
+        let unreadable = sectors.iter().map(|sector| u64_of(sector * SECTOR)).collect();
+        let short = short.map(fastrand::Rng::with_seed);
+        let file = ScriptedFile::new(bytes.clone(), Script { unreadable, short, ..Script::default() });
+        let mut found = buffer(10);
+        let result = read(&file, u64_of(SECTOR), &mut found);
+        let eio = IoCause::Os(Errno::IO.raw_os_error());
+        assert_eq!(result.err(), expected.map(|sector| failed(sector * SECTOR, eio)), "{sectors:?}");
+        assert!(expected.is_some() || found[..] == bytes[SECTOR..11 * SECTOR]);
+    }
+
+    #[test]
+    fn only_what_is_unreadable_fails() {
+        for short in [None, Some(1), Some(2), Some(3)] {
+            check_unreadable(&[], short, None);
+            check_unreadable(&[0, 11], short, None);
+            check_unreadable(&[1], short, Some(1));
+            check_unreadable(&[10], short, Some(10));
+            check_unreadable(&[7, 4, 9], short, Some(4));
+        }
+    }
+
+    /// The medium recovers when it is asked for less.
+    #[test]
+    fn a_request_that_fails_whole_may_succeed_in_pieces() {
+        for most in [1, 2, 3] {
+            let script = Script { request_max: Some(most * SECTOR), ..Script::default() };
+            let file = ScriptedFile::new(vec![7; 9 * SECTOR], script);
+            let mut found = buffer(9);
+            read(&file, 0, &mut found).expect("read in pieces");
+            assert!(found.iter().all(|byte| *byte == 7));
+        }
+    }
+
+    #[test]
+    fn a_busy_system_is_asked_again() {
+        for (times, expected) in [(3, Ok(())), (u32::MAX, Err(IoCause::Os(Errno::AGAIN.raw_os_error())))] {
+            let file = ScriptedFile::new(vec![7; SECTOR], Script { busy: times, ..Script::default() });
+            assert_eq!(read(&file, 0, &mut buffer(1)).map_err(|error| error.source), expected);
+        }
+        let file = ScriptedFile::new(vec![7; SECTOR], Script { busy: 3, ..Script::default() });
+        let part = WritePart { buffer: Arc::new(buffer(1)), len: SECTOR };
+        write(&file, 0, &smallvec::smallvec![part]).expect("written");
+        assert!(file.bytes.lock().iter().all(|byte| *byte == 0));
     }
 
     #[test]

@@ -77,6 +77,19 @@ fn slow_operations_are_counted_and_said() {
     storage.read_now(at(1), buffers.take().expect("free")).result.expect("read");
     let before = storage.counters();
     assert_eq!((before.slow, before.since(&before).slow), (2, 0));
+    gate.close();
+    let opener = crate::ThreadExecutor::new("opener", 1).expect("a thread");
+    let (opened, start) = (Arc::clone(&gate), storage.shared.clock.now());
+    let clock = storage.shared.clock.clone();
+    crate::Executor::submit(
+        &opener,
+        Box::new(move || {
+            eventually("it has taken 20 ms", || clock.now() > start + millis(100));
+            opened.open();
+        }),
+    );
+    storage.sync_now().expect("synced");
+    assert_eq!(storage.counters().slow, 3);
     let said = opening::warnings(Path::new("scripted"));
     assert!(
         said.iter().any(|said| said.starts_with("scripted: slow: write of 4096 bytes at byte 4096 took "))

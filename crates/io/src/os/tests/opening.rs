@@ -209,8 +209,11 @@ fn direct_io_is_taken_where_it_works() {
         assert!(!flags.contains(OFlags::NONBLOCK), "only opening must not block");
     }
     let path = folder.path().join("other");
-    let storage = OsStorage::create(&path, Options { direct: DirectIo::Off, ..Options::default() });
-    assert!(!storage.expect("created").is_direct());
+    let off = Options { direct: DirectIo::Off, ..Options::default() };
+    assert!(!OsStorage::create(&path, off.clone()).expect("created").is_direct());
+    let opened = open::open(&path, &off).expect("opened");
+    let flags = rustix::fs::fcntl_getfl(&opened.file.fd).expect("flags");
+    assert!(!flags.contains(OFlags::NONBLOCK) && !flags.contains(OFlags::DIRECT));
     assert!(warnings(&path).is_empty());
 }
 
@@ -221,4 +224,58 @@ fn a_file_that_could_not_be_filled_is_removed() {
     OsStorage::create(&path, Options::default()).expect("created").remove().expect("removed");
     assert!(!path.exists());
     drop(OsStorage::create(&path, Options::default()).expect("created anew"));
+}
+
+/// Somebody else cuts or removes the file under us.
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the test changes the file from outside"
+)]
+fn a_file_that_others_cut_or_remove() {
+    let folder = folder();
+    let path = folder.path().join("file");
+    let storage = OsStorage::create(&path, Options::default()).expect("created");
+    storage.grow(at(9)).expect("grown");
+    let reader = OsStorage::open(&path, read_only()).expect("opened");
+    let check = || (storage.check(), reader.check());
+    let failed = |offset, cause| Err(IoError::new(Operation::Check, offset, cause));
+    let unlinked = failed(0, IoCause::Unlinked);
+    assert_eq!(check(), (Ok(()), Ok(())));
+    let file = std::fs::OpenOptions::new().write(true).open(&path).expect("opened");
+    file.set_len(at(12)).expect("longer");
+    assert_eq!(check(), (Ok(()), Ok(())));
+    file.set_len(at(8) + 5).expect("cut");
+    assert_eq!(check(), (failed(at(8) + 5, IoCause::Truncated), Ok(())));
+    storage.truncate(at(8)).expect("cut by ourselves");
+    assert_eq!(check(), (Ok(()), Ok(())));
+    let other = folder.path().join("other");
+    std::fs::rename(&path, &other).expect("renamed");
+    assert_eq!(check(), (Ok(()), Ok(())), "a file may change its name");
+    std::fs::remove_file(&other).expect("removed");
+    assert_eq!(check(), (unlinked, unlinked));
+    file.set_len(0).expect("cut");
+    assert_eq!(check(), (failed(0, IoCause::Truncated), unlinked));
+}
+
+/// A check beside changes of size sees none of them half done.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the test races real threads")]
+fn a_check_beside_changes_of_size() {
+    let folder = folder();
+    let storage = OsStorage::create(folder.path().join("file"), Options::default()).expect("created");
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..300 {
+                storage.grow(at(4)).expect("grown");
+                storage.truncate(at(1)).expect("cut");
+            }
+            over.store(true, Ordering::Release);
+        });
+        while !over.load(Ordering::Acquire) {
+            storage.check().expect("as we made it");
+        }
+    });
 }
