@@ -10,6 +10,7 @@ use understory_io::{Arena, Machine, SimOptions, SimStorage};
 
 use crate::{Block, CheckpointUpdate, FormatState, Grid, GridError, GridOptions, Reservation};
 
+mod beside;
 mod blocks;
 mod crash;
 mod damage;
