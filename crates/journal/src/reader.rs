@@ -172,9 +172,7 @@ fn is_of_the_media(error: &IoError) -> bool {
     // EIO, ENODATA, EBADMSG, EILSEQ, EUCLEAN and EREMOTEIO: what systems answer for sectors that do not give their
     // bytes.
     const MEDIA: [i32; 6] = [5, 61, 74, 84, 117, 121];
-    match error.source {
-        IoCause::Os(number) => MEDIA.contains(&number),
-        IoCause::Truncated | IoCause::Injected => true,
-        IoCause::NoSpace | IoCause::Crashed | IoCause::Abandoned | IoCause::ArenaFull { .. } | _ => false,
-    }
+    let is_media = |number| MEDIA.contains(&number);
+    matches!(error.source, IoCause::Truncated | IoCause::Injected)
+        || matches!(error.source, IoCause::Os(number) if is_media(number))
 }

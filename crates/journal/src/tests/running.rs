@@ -222,6 +222,40 @@ fn a_failed_half_is_a_failed_write() {
     }
 }
 
+/// A sync that fails while a group is written: that the group was taken is not believed either.
+#[test]
+fn a_sync_fails_beside_a_write() {
+    let (mut overlapped, mut apart) = (0, 0);
+    for seed in 0..30 {
+        let (machine, storage) = formatted(&geometry(10), seed);
+        let mut world = World::new(geometry(10));
+        let head = world.recover(&machine).unwrap();
+        let session = Arc::new(world.begin(&machine, &head));
+        for op in 1..3 {
+            drop(session.journal.write(group(&session, op, 4), Checksum::ZERO).unwrap());
+        }
+        session.journal.release(session.journal.head().position);
+        storage.inject(storage.operations() + 2, IoCause::Os(5));
+        let synced = machine.spawn({
+            let session = Arc::clone(&session);
+            move || session.journal.sync()
+        });
+        let before = storage.operations();
+        let written = session.journal.write(group(&session, 3, 4), Checksum::ZERO).map(|_| ());
+        let is_beside = storage.operations() > before + 2;
+        let synced = synced.wait();
+        if let Err(error) = &written {
+            assert!(is_beside);
+            assert_eq!(synced, Err(error.clone()));
+            assert_eq!(session.journal.written_op(), Op::new(2));
+            overlapped += 1;
+        } else {
+            apart += 1;
+        }
+    }
+    assert!(overlapped > 3 && apart > 3, "{overlapped} {apart}");
+}
+
 #[test]
 fn groups_without_a_journal_have_their_records() {
     let (_, session, _, _) = begun(20);
