@@ -218,27 +218,30 @@ fn a_failed_sync_poisons() {
 #[test]
 fn a_failed_write_leaves_nobody_waiting() {
     let geometry = Geometry { block_size: 64 << 10, ..Geometry::small() };
-    for seed in 0..150 {
+    for seed in 0..200 {
         let (machine, storage) = Machine::sim(seed);
         format_with(&machine, geometry, 200).unwrap();
         let grid = Arc::new(open_with(&machine, GridOptions { block_count: 80, ..OPTIONS }).unwrap());
-        grid.back(80).unwrap();
-        storage.inject(storage.operations() + seed % 6, IoCause::Os(5));
-        let jobs: Vec<_> = (0..2)
-            .map(|_| {
-                let (grid, mut reservation) = (Arc::clone(&grid), grid.reserve(40).unwrap());
-                machine.spawn(move || {
-                    let error = (0..20).find_map(|_| write_twin(&grid, &mut reservation, &[1; 60_000]).err());
-                    error.or_else(|| grid.flush().err())
-                })
+        grid.back(120).unwrap();
+        storage.inject(storage.operations() + seed % 12, IoCause::Os(5));
+        let write_and_flush = |often: bool| {
+            let (grid, mut reservation) = (Arc::clone(&grid), grid.reserve(40).unwrap());
+            machine.spawn(move || {
+                let step = |n: u32| {
+                    write_twin(&grid, &mut reservation, &[1; 60_000])?;
+                    if often && n % 2 == 1 { grid.flush() } else { Ok(()) }
+                };
+                let error = (0..20).map(step).find_map(Result::err);
+                (error, grid.flush().err())
             })
-            .collect();
-        let flushed = grid.flush();
-        let errors: Vec<_> = jobs.into_iter().filter_map(understory_io::Join::wait).collect();
+        };
+        let jobs = [write_and_flush(false), write_and_flush(true)];
+        let errors: Vec<_> = jobs.into_iter().map(understory_io::Join::wait).collect();
         let cause = grid.poison().expect("one failed");
-        assert!(errors.len() == 2 || grid.flush().is_err());
-        for error in errors.into_iter().chain(flushed.err()) {
-            assert!(error == GridError::Io(cause) || error == GridError::Poisoned { cause }, "{error}");
+        for error in errors.into_iter().flat_map(|(first, last)| [first, Some(last.expect("poisoned"))]) {
+            let expected =
+                |error: &GridError| [GridError::Io(cause), GridError::Poisoned { cause }].contains(error);
+            assert!(error.as_ref().is_none_or(expected), "{error:?}");
         }
     }
 }
