@@ -15,7 +15,8 @@
 //! - If nothing can go on, or nothing gets on in as many steps as were allowed, that is a panic with a list of all
 //!   threads and their waits. A panic in one thread ends the others: their waits unwind. The first panic is repeated
 //!   outside, in the wait that ran the simulation.
-//! - A thread that is stopped by something else than a wait is found by the clock of the real world, after a minute.
+//! - A thread that is stopped by something else than a wait is found by the clock of the real world, after a minute
+//!   (test `a_lock_across_an_interruption_is_found`).
 //!
 //! # Not here
 //! The choice: `state`. Threads of the system: `threads`.
@@ -32,9 +33,6 @@ use super::state::{Failure, Kind, Next, Payload, State, Turn};
 use super::threads::{Seat, start_job};
 use super::trace::{SimAction, SimEvent};
 use crate::Job;
-
-/// So long, in real time, may a thread hold the token without a step of the simulation.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What unwinds threads whose run is over.
 struct Released;
@@ -139,6 +137,12 @@ impl SimScheduler {
     /// After this many steps in all, the simulation panics because nothing gets on (`None`, as at first: never).
     pub fn set_step_max(&self, max: Option<u64>) {
         self.state.lock().step_max = max;
+    }
+
+    /// After so long a time of the real world (a minute at first) without a step, all threads that stand still panic:
+    /// the one that runs waits outside [`Park`](crate::Park), or for a lock that one of them holds.
+    pub fn set_patience(&self, patience: Duration) {
+        self.state.lock().patience = patience;
     }
 
     /// Ends all jobs and simulated threads: their waits unwind, jobs that have not started are dropped. Threads of
@@ -311,8 +315,8 @@ impl SimScheduler {
     fn regain(&self, state: &mut MutexGuard<'_, State>, me: u64) -> Turn {
         let baton = Arc::clone(&state.thread(me).baton);
         while state.running != Some(me) && state.broken.is_none() {
-            let steps = state.steps;
-            let late = baton.wait_for(state, PATIENCE).timed_out();
+            let (steps, patience) = (state.steps, state.patience);
+            let late = baton.wait_for(state, patience).timed_out();
             if late && state.steps == steps && state.running.is_some_and(|id| id != me) {
                 Self::break_down(state);
             }
@@ -324,9 +328,9 @@ impl SimScheduler {
     fn break_down(state: &mut State) {
         let name =
             state.running.and_then(|id| state.threads.get(&id)).map_or("nobody", |thread| &thread.name);
-        let patience = PATIENCE.as_secs();
+        let patience = state.patience;
         let text = format!(
-            "the simulation stands still: {name} holds the token and made no step in {patience} s. Does it wait \
+            "the simulation stands still: {name} holds the token and made no step in {patience:?}. Does it wait \
              outside Park, or for a lock of a thread that was interrupted"
         );
         state.broken = Some(state.describe(&text));

@@ -120,6 +120,8 @@ pub(super) struct State {
     queues: Vec<Queue>,
     pub(super) preempt_percent: u32,
     pub(super) step_max: Option<u64>,
+    /// So long, in real time, may a thread hold the token without a step.
+    pub(super) patience: Duration,
     pub(super) failure: Option<Failure>,
     /// The number of steps in which a run that failed must be over.
     release_end: u64,
@@ -145,6 +147,7 @@ impl State {
             queues: Vec::new(),
             preempt_percent: 20,
             step_max: None,
+            patience: Duration::from_secs(60),
             failure: None,
             release_end: u64::MAX,
             broken: None,

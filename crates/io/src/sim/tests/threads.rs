@@ -278,6 +278,30 @@ fn a_panic_of_a_task_reaches_who_waits() {
 }
 
 /// A job waits for what its waiter does after another wait: nested on one stack they would never end.
+/// Who is interrupted with a lock that others take stops the simulation, and that is said.
+#[test]
+fn a_lock_across_an_interruption_is_found() {
+    let (_machine, storage) = Machine::sim(1);
+    let scheduler = storage.scheduler();
+    scheduler.set_preempt_percent(100);
+    scheduler.set_patience(Duration::from_millis(200));
+    let lock = Mutex::new(0);
+    let body = || -> Body<'_> {
+        Box::new(|| {
+            for _ in 0..20 {
+                let mut locked = lock.lock();
+                scheduler.pause();
+                *locked += 1;
+            }
+        })
+    };
+    let text = message(|| run(&scheduler, vec![("one", body()), ("other", body())]));
+    assert!(text.starts_with("the simulation stands still: "), "{text}");
+    assert!(text.contains("holds the token and made no step in 200ms"), "{text}");
+    assert!(text.contains("; one: can go on; other: can go on"), "{text}");
+    drop(lock.try_lock().expect("all have ended"));
+}
+
 #[test]
 fn jobs_wait_for_those_who_wait() {
     for seed in 0..40 {
