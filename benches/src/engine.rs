@@ -7,22 +7,42 @@ use std::path::Path;
 /// Bytes of cache that each engine gets.
 pub(crate) const CACHE_SIZE: u64 = 1 << 30;
 
-/// A store of records in one tree, without a journal or at least without syncing it.
-pub(crate) trait Engine {
-    /// Puts a batch, all or nothing.
-    fn put(&mut self, batch: &[Sample]) -> Result<(), Failure>;
+/// What a store is set up for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Many records, and one sync at the end: without a journal, or at least without syncing it.
+    Ingest,
+    /// Each put is on stable storage when it returns.
+    Commits,
+}
+
+/// A store of records in one tree, used by any number of threads.
+pub(crate) trait Engine: Sync {
+    /// What one thread puts records with.
+    fn session(&self) -> Box<dyn Session + '_>;
 
     /// Returns when everything put is on stable storage.
-    fn sync(&mut self) -> Result<(), Failure>;
+    fn sync(&self) -> Result<(), Failure>;
 
     /// Returns when nothing is left to compact.
-    fn settle(&mut self) -> Result<(), Failure>;
+    fn settle(&self) -> Result<(), Failure>;
 
     /// The first eight bytes of a key's value.
     fn get(&self, key: u128) -> Result<Option<[u8; 8]>, Failure>;
 
     /// Reads up to `count` records from `key` on, it included.
     fn scan(&self, key: u128, count: u64, direction: Direction) -> Result<Scanned, Failure>;
+
+    /// Checkpoints that are durable, where an engine takes such.
+    fn checkpoints(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// One thread's way to put records.
+pub(crate) trait Session {
+    /// Puts a batch, all or nothing.
+    fn put(&mut self, batch: &[Sample]) -> Result<(), Failure>;
 }
 
 /// Which way a scan goes.
@@ -63,6 +83,10 @@ pub(crate) enum Kind {
     Rocksdb,
     #[cfg(feature = "peers")]
     Fjall,
+    #[cfg(feature = "peers")]
+    Redb,
+    #[cfg(feature = "peers")]
+    Lmdb,
 }
 
 impl Kind {
@@ -73,6 +97,10 @@ impl Kind {
         Kind::Rocksdb,
         #[cfg(feature = "peers")]
         Kind::Fjall,
+        #[cfg(feature = "peers")]
+        Kind::Redb,
+        #[cfg(feature = "peers")]
+        Kind::Lmdb,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -82,17 +110,25 @@ impl Kind {
             Kind::Rocksdb => "rocksdb",
             #[cfg(feature = "peers")]
             Kind::Fjall => "fjall",
+            #[cfg(feature = "peers")]
+            Kind::Redb => "redb",
+            #[cfg(feature = "peers")]
+            Kind::Lmdb => "lmdb",
         }
     }
 
     /// An empty store in an empty folder.
-    pub(crate) fn create(self, folder: &Path) -> Result<Box<dyn Engine>, Failure> {
+    pub(crate) fn create(self, folder: &Path, purpose: Purpose) -> Result<Box<dyn Engine>, Failure> {
         Ok(match self {
-            Kind::Understory => Box::new(crate::ours::Ours::create(folder)?),
+            Kind::Understory => Box::new(crate::ours::Ours::create(folder, purpose)?),
             #[cfg(feature = "peers")]
-            Kind::Rocksdb => Box::new(crate::peers::rocks::Rocks::create(folder)?),
+            Kind::Rocksdb => Box::new(crate::peers::rocks::Rocks::create(folder, purpose)?),
             #[cfg(feature = "peers")]
-            Kind::Fjall => Box::new(crate::peers::fjalls::Fjalls::create(folder)?),
+            Kind::Fjall => Box::new(crate::peers::fjalls::Fjalls::create(folder, purpose)?),
+            #[cfg(feature = "peers")]
+            Kind::Redb => Box::new(crate::peers::redbs::Redbs::create(folder, purpose)?),
+            #[cfg(feature = "peers")]
+            Kind::Lmdb => Box::new(crate::peers::lmdbs::Lmdbs::create(folder, purpose)?),
         })
     }
 }

@@ -5,10 +5,28 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 #[expect(clippy::disallowed_methods, reason = "measuring time is what this program is for")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
 pub(crate) fn timed<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<(T, Duration), Failure> {
-    let start = Instant::now();
+    let start = now();
     let result = work()?;
     Ok((result, start.elapsed()))
+}
+
+/// Runs the same work in so many threads at once; gives what each returns.
+#[expect(clippy::disallowed_methods, reason = "threads of the benchmark's own")]
+pub(crate) fn in_threads<T: Send>(
+    count: usize,
+    work: impl Fn() -> Result<T, Failure> + Sync,
+) -> Result<Vec<T>, Failure> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..count).map(|_| scope.spawn(&work)).collect();
+        // All are joined before the first failure is given.
+        let results: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
+        results.into_iter().map(|result| result.map_err(|_| "a thread panicked")?).collect()
+    })
 }
 
 /// Bytes that this process has handed to block devices, where the kernel counts them.

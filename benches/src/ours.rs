@@ -1,10 +1,11 @@
-//! Understory as a benchmark uses it.
+//! Understory as a benchmark uses it: the default options, but for the memory that every engine gets. To ingest it has
+//! no journal, as the others have none then.
 
 use crate::Failure;
-use crate::engine::{CACHE_SIZE, Direction, Engine, Scanned, mark};
+use crate::engine::{CACHE_SIZE, Direction, Engine, Purpose, Scanned, Session, mark};
 use crate::records::{Sample, VALUE_SIZE};
 use std::path::Path;
-use understory::{Batch, Database, Options, Schema, record};
+use understory::{Batch, Database, Geometry, Options, Schema, record};
 use zerocopy::little_endian::U128;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -18,39 +19,35 @@ struct Row {
 record! { Row: "rows", key = { key: U128 } }
 
 /// One file with one tree.
-pub(crate) struct Ours {
-    db: Database,
-    batch: Batch,
-}
+pub(crate) struct Ours(Database);
 
 impl Ours {
-    pub(crate) fn create(folder: &Path) -> Result<Ours, Failure> {
-        let options = Options::default().memory(CACHE_SIZE);
+    pub(crate) fn create(folder: &Path, purpose: Purpose) -> Result<Ours, Failure> {
+        let geometry = match purpose {
+            Purpose::Ingest => Geometry::default().without_journal(),
+            Purpose::Commits => Geometry::default(),
+        };
+        let options = Options::default().memory(CACHE_SIZE).geometry(geometry);
         let schema = Schema::new().tree::<Row>();
-        let db = Database::create(folder.join("bench.understory"), &schema, &options)?;
-        Ok(Ours { db, batch: Batch::new() })
+        Ok(Ours(Database::create(folder.join("bench.understory"), &schema, &options)?))
     }
 }
 
 impl Engine for Ours {
-    fn put(&mut self, batch: &[Sample]) -> Result<(), Failure> {
-        self.batch.clear();
-        for sample in batch {
-            self.batch.put(&Row { key: U128::new(sample.key), value: sample.value });
-        }
-        Ok(self.db.commit(&self.batch)?)
+    fn session(&self) -> Box<dyn Session + '_> {
+        Box::new(Writer { db: &self.0, batch: Batch::new() })
     }
 
-    fn sync(&mut self) -> Result<(), Failure> {
-        Ok(self.db.checkpoint()?)
+    fn sync(&self) -> Result<(), Failure> {
+        Ok(self.0.checkpoint()?)
     }
 
-    fn settle(&mut self) -> Result<(), Failure> {
-        Ok(self.db.settle()?)
+    fn settle(&self) -> Result<(), Failure> {
+        Ok(self.0.settle()?)
     }
 
     fn get(&self, key: u128) -> Result<Option<[u8; 8]>, Failure> {
-        Ok(self.db.get::<Row>(key)?.and_then(|row| mark(&row.value)))
+        Ok(self.0.get::<Row>(key)?.and_then(|row| mark(&row.value)))
     }
 
     fn scan(&self, key: u128, count: u64, direction: Direction) -> Result<Scanned, Failure> {
@@ -58,16 +55,37 @@ impl Engine for Ours {
         let mut scanned = Scanned::default();
         match direction {
             Direction::Forwards => {
-                for row in self.db.scan::<Row>(key..)?.take(count) {
+                for row in self.0.scan::<Row>(key..)?.take(count) {
                     scanned.take(&row?.value);
                 }
             }
             Direction::Backwards => {
-                for row in self.db.scan_rev::<Row>(..=key)?.take(count) {
+                for row in self.0.scan_rev::<Row>(..=key)?.take(count) {
                     scanned.take(&row?.value);
                 }
             }
         }
         Ok(scanned)
+    }
+
+    fn checkpoints(&self) -> Option<u64> {
+        Some(self.0.stats().checkpoint_number)
+    }
+}
+
+/// A batch that is filled again and again.
+struct Writer<'a> {
+    db: &'a Database,
+    batch: Batch,
+}
+
+impl Session for Writer<'_> {
+    fn put(&mut self, batch: &[Sample]) -> Result<(), Failure> {
+        self.batch.clear();
+        for sample in batch {
+            self.batch.put(&Row { key: U128::new(sample.key), value: sample.value });
+        }
+        let _op = self.db.commit(&self.batch)?;
+        Ok(())
     }
 }

@@ -41,8 +41,7 @@ impl Results {
 
     /// A table for people.
     pub(crate) fn table(&self, scale: &Scale) -> String {
-        let mut table =
-            format!("{} records of 144 bytes, median of {} rounds\n\n", scale.records, scale.rounds);
+        let mut table = format!("records of 144 bytes, median of {} rounds\n\n", scale.rounds);
         let names: Vec<String> = Kind::ALL.iter().map(|kind| format!("{:>14}", kind.name())).collect();
         line(&mut table, "", "", &names, "  to best peer");
         for row in &self.0 {
@@ -61,15 +60,24 @@ impl Results {
     /// One entry per metric and engine.
     pub(crate) fn json(&self, scale: &Scale) -> String {
         let results: Vec<Value> = self.0.iter().flat_map(Row::json).collect();
-        let all = json!({ "records": scale.records, "rounds": scale.rounds, "results": results });
+        let all = json!({
+            "records": scale.records,
+            "rounds": scale.rounds,
+            "commit_seconds": scale.commit_time.as_secs_f64(),
+            "results": results,
+        });
         format!("{all:#}\n")
     }
 }
 
 impl Row {
+    /// One per round.
+    fn values(&self, kind: Kind) -> Vec<f64> {
+        self.values.iter().filter(|(of, _)| *of == kind).map(|(_, value)| *value).collect()
+    }
+
     fn median(&self, kind: Kind) -> Option<f64> {
-        let mut values: Vec<f64> =
-            self.values.iter().filter(|(of, _)| *of == kind).map(|(_, value)| *value).collect();
+        let mut values = self.values(kind);
         values.sort_by(f64::total_cmp);
         values.get(values.len().checked_sub(1)? / 2).copied()
     }
@@ -92,6 +100,7 @@ impl Row {
                 "engine": kind.name(),
                 "unit": self.metric.unit,
                 "value": self.median(*kind)?,
+                "rounds": self.values(*kind),
             });
             if let (Kind::Understory, Some(ratio), Some(fields)) = (kind, self.ratio(), entry.as_object_mut())
             {
@@ -114,6 +123,7 @@ fn shown(value: f64) -> String {
         value if value >= 1e6 => format!("{:.2} M", value / 1e6),
         value if value >= 1e4 => format!("{:.0} k", value / 1e3),
         value if value >= 100.0 => format!("{value:.0}"),
-        value => format!("{value:.2}"),
+        value if value >= 1.0 => format!("{value:.2}"),
+        value => format!("{value:.3}"),
     }
 }

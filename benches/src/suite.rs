@@ -1,7 +1,8 @@
-//! What is done to each engine in each round, and what of it is timed.
+//! Bulk ingest, and reads: what is done to each engine in each round, and what of it is timed.
 
 use crate::Failure;
-use crate::engine::{Direction, Engine, Kind};
+use crate::commits::Point;
+use crate::engine::{Direction, Engine, Kind, Purpose};
 use crate::measure::{self, timed};
 use crate::records::{Order, RECORD_SIZE, Samples};
 use crate::report::{Better, Metric, Results};
@@ -9,20 +10,33 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Records in a batch.
-const BATCH: u64 = 8_190;
+pub(crate) const BATCH: u64 = 8_190;
 /// Records that a short scan reads.
 const SHORT_SCAN: u64 = 100;
 
 /// How much is done.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Scale {
     pub(crate) records: u64,
     pub(crate) rounds: u64,
+    /// The time of a point of the commits; see there.
+    pub(crate) commit_time: Duration,
+    pub(crate) points: Vec<Point>,
 }
 
 impl Scale {
-    pub(crate) const FULL: Scale = Scale { records: 10_000_000, rounds: 3 };
-    pub(crate) const QUICK: Scale = Scale { records: 1_000_000, rounds: 1 };
+    pub(crate) fn full() -> Scale {
+        Scale {
+            records: 10_000_000,
+            rounds: 3,
+            commit_time: Duration::from_millis(2_500),
+            points: Point::all(),
+        }
+    }
+
+    pub(crate) fn quick() -> Scale {
+        Scale { records: 1_000_000, rounds: 1, commit_time: Duration::from_millis(500), points: Point::all() }
+    }
 
     /// Records of the set that is read: few enough that they and what leads to them fit every cache.
     pub(crate) fn read_set(&self) -> u64 {
@@ -38,16 +52,21 @@ impl Scale {
     }
 }
 
-/// Does everything to one engine, in a folder that is emptied before each part.
-pub(crate) fn run(kind: Kind, scale: &Scale, folder: &Path, results: &mut Results) -> Result<(), Failure> {
+/// Ingests into one engine, in a folder that is emptied before each order.
+pub(crate) fn ingest(kind: Kind, scale: &Scale, folder: &Path, results: &mut Results) -> Result<(), Failure> {
     for (order, name) in [(Order::Random, "random"), (Order::Sequential, "sequential")] {
         let mut part = Part { kind, name, folder, results: &mut *results };
         part.ingest(&Samples::new(order), scale.records)?;
     }
+    measure::empty(folder)
+}
+
+/// Reads from one engine what it was given before.
+pub(crate) fn reads(kind: Kind, scale: &Scale, folder: &Path, results: &mut Results) -> Result<(), Failure> {
     let samples = Samples::new(Order::Random);
     measure::empty(folder)?;
-    let mut engine = kind.create(folder)?;
-    load(engine.as_mut(), &samples, scale.read_set())?;
+    let engine = kind.create(folder, Purpose::Ingest)?;
+    load(engine.as_ref(), &samples, scale.read_set())?;
     engine.settle()?;
     Reads { kind, samples, scale, engine: engine.as_ref(), results }.run()?;
     drop(engine);
@@ -55,18 +74,15 @@ pub(crate) fn run(kind: Kind, scale: &Scale, folder: &Path, results: &mut Result
 }
 
 /// Puts the first `count` records and syncs; gives back the time of each commit, and that of the sync.
-fn load(
-    engine: &mut dyn Engine,
-    samples: &Samples,
-    count: u64,
-) -> Result<(Vec<Duration>, Duration), Failure> {
+fn load(engine: &dyn Engine, samples: &Samples, count: u64) -> Result<(Vec<Duration>, Duration), Failure> {
+    let mut session = engine.session();
     let mut commits = Vec::new();
     let mut batch = Vec::new();
     let mut start = 0;
     while start < count {
         let end = count.min(start + BATCH);
         samples.fill(&mut batch, start..end);
-        commits.push(timed(|| engine.put(&batch))?.1);
+        commits.push(timed(|| session.put(&batch))?.1);
         start = end;
     }
     let ((), sync) = timed(|| engine.sync())?;
@@ -85,8 +101,8 @@ impl Part<'_> {
     fn ingest(&mut self, samples: &Samples, count: u64) -> Result<(), Failure> {
         measure::empty(self.folder)?;
         let before = measure::bytes_written();
-        let mut engine = self.kind.create(self.folder)?;
-        let (mut commits, sync) = load(engine.as_mut(), samples, count)?;
+        let engine = self.kind.create(self.folder, Purpose::Ingest)?;
+        let (mut commits, sync) = load(engine.as_ref(), samples, count)?;
         let total = commits.iter().sum::<Duration>() + sync;
         self.add("ingest", "records/s", Better::More, per_second(count, total));
         commits.sort_unstable();
@@ -204,7 +220,7 @@ fn named(what: &str, direction: Direction) -> String {
     }
 }
 
-fn per_second(count: u64, took: Duration) -> f64 {
+pub(crate) fn per_second(count: u64, took: Duration) -> f64 {
     float(count) / took.as_secs_f64()
 }
 

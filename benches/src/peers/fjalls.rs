@@ -1,7 +1,10 @@
-//! fjall: journal written but never synced before the end, no compression, bloom filters.
+//! fjall: no compression, bloom filters, large memtables.
+//!
+//! Its journal cannot be left out: to ingest it is written and never synced before the end. For synced commits each
+//! batch asks for a sync of its own; there is no way to share one.
 
 use crate::Failure;
-use crate::engine::{CACHE_SIZE, Direction, Engine, Scanned, mark};
+use crate::engine::{CACHE_SIZE, Direction, Engine, Purpose, Scanned, Session, mark};
 use crate::records::Sample;
 use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode};
 use std::path::Path;
@@ -10,16 +13,22 @@ use std::time::Duration;
 pub(crate) struct Fjalls {
     db: Database,
     rows: Keyspace,
+    /// What each batch asks for.
+    durability: Option<PersistMode>,
 }
 
 /// How long nothing must be compacted before everything counts as settled.
 const QUIET: Duration = Duration::from_millis(500);
 
 impl Fjalls {
-    pub(crate) fn create(folder: &Path) -> Result<Fjalls, Failure> {
+    pub(crate) fn create(folder: &Path, purpose: Purpose) -> Result<Fjalls, Failure> {
         let db = Database::builder(folder).cache_size(CACHE_SIZE).manual_journal_persist(true).open()?;
         let rows = db.keyspace("rows", || KeyspaceCreateOptions::default().max_memtable_size(128 << 20))?;
-        Ok(Fjalls { db, rows })
+        let durability = match purpose {
+            Purpose::Ingest => None,
+            Purpose::Commits => Some(PersistMode::SyncAll),
+        };
+        Ok(Fjalls { db, rows, durability })
     }
 
     fn is_busy(&self) -> bool {
@@ -28,20 +37,16 @@ impl Fjalls {
 }
 
 impl Engine for Fjalls {
-    fn put(&mut self, batch: &[Sample]) -> Result<(), Failure> {
-        let mut writes = self.db.batch();
-        for sample in batch {
-            writes.insert(&self.rows, sample.key.to_be_bytes(), sample.value);
-        }
-        Ok(writes.commit()?)
+    fn session(&self) -> Box<dyn Session + '_> {
+        Box::new(Writer(self))
     }
 
-    fn sync(&mut self) -> Result<(), Failure> {
+    fn sync(&self) -> Result<(), Failure> {
         self.rows.rotate_memtable_and_wait()?;
         Ok(self.db.persist(PersistMode::SyncAll)?)
     }
 
-    fn settle(&mut self) -> Result<(), Failure> {
+    fn settle(&self) -> Result<(), Failure> {
         let mut quiet = Duration::ZERO;
         let step = QUIET / 10;
         while quiet < QUIET {
@@ -68,5 +73,17 @@ impl Engine for Fjalls {
             Direction::Backwards => self.rows.range(..=key).rev().take(count).try_for_each(&mut take)?,
         }
         Ok(scanned)
+    }
+}
+
+struct Writer<'a>(&'a Fjalls);
+
+impl Session for Writer<'_> {
+    fn put(&mut self, batch: &[Sample]) -> Result<(), Failure> {
+        let mut writes = self.0.db.batch().durability(self.0.durability);
+        for sample in batch {
+            writes.insert(&self.0.rows, sample.key.to_be_bytes(), sample.value);
+        }
+        Ok(writes.commit()?)
     }
 }

@@ -1,7 +1,11 @@
-//! RocksDB: no write-ahead log, no compression, large memtables, bloom filters.
+//! RocksDB: no compression, large memtables, bloom filters.
+//!
+//! To ingest it has no write-ahead log. For synced commits it has one, synced by each write (which a leader does for
+//! the whole queue); its files are recycled, so that a sync need not also write the file's size, and the files that
+//! background jobs write are synced little by little, so that a commit's sync does not wait for theirs.
 
 use crate::Failure;
-use crate::engine::{CACHE_SIZE, Direction, Engine, Scanned, mark};
+use crate::engine::{CACHE_SIZE, Direction, Engine, Purpose, Scanned, Session, mark};
 use crate::records::Sample;
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBRawIterator, Options, WaitForCompactOptions, WriteBatch, WriteOptions,
@@ -10,42 +14,49 @@ use std::path::Path;
 
 pub(crate) struct Rocks {
     db: DB,
-    write: WriteOptions,
+    purpose: Purpose,
 }
 
 impl Rocks {
-    pub(crate) fn create(folder: &Path) -> Result<Rocks, Failure> {
+    pub(crate) fn create(folder: &Path, purpose: Purpose) -> Result<Rocks, Failure> {
         let mut blocks = BlockBasedOptions::default();
         blocks.set_block_cache(&Cache::new_lru_cache(usize::try_from(CACHE_SIZE)?));
         blocks.set_bloom_filter(10.0, false);
         let mut options = Options::default();
         options.create_if_missing(true);
         options.set_block_based_table_factory(&blocks);
-        options.set_write_buffer_size(128 << 20);
         options.set_max_write_buffer_number(4);
         options.set_max_background_jobs(2);
         options.set_target_file_size_base(64 << 20);
         options.set_max_bytes_for_level_base(512 << 20);
-        let mut write = WriteOptions::default();
-        write.disable_wal(true);
-        Ok(Rocks { db: DB::open(&options, folder)?, write })
+        match purpose {
+            Purpose::Ingest => options.set_write_buffer_size(128 << 20),
+            Purpose::Commits => {
+                options.set_write_buffer_size(64 << 20);
+                options.set_recycle_log_file_num(4);
+                options.set_bytes_per_sync(1 << 20);
+                options.set_enable_pipelined_write(true);
+            }
+        }
+        Ok(Rocks { db: DB::open(&options, folder)?, purpose })
     }
 }
 
 impl Engine for Rocks {
-    fn put(&mut self, batch: &[Sample]) -> Result<(), Failure> {
-        let mut writes = WriteBatch::default();
-        for sample in batch {
-            writes.put(sample.key.to_be_bytes(), sample.value);
+    fn session(&self) -> Box<dyn Session + '_> {
+        let mut options = WriteOptions::default();
+        match self.purpose {
+            Purpose::Ingest => options.disable_wal(true),
+            Purpose::Commits => options.set_sync(true),
         }
-        Ok(self.db.write_opt(writes, &self.write)?)
+        Box::new(Writer { db: &self.db, options })
     }
 
-    fn sync(&mut self) -> Result<(), Failure> {
+    fn sync(&self) -> Result<(), Failure> {
         Ok(self.db.flush()?)
     }
 
-    fn settle(&mut self) -> Result<(), Failure> {
+    fn settle(&self) -> Result<(), Failure> {
         Ok(self.db.wait_for_compact(&WaitForCompactOptions::default())?)
     }
 
@@ -71,5 +82,20 @@ impl Engine for Rocks {
         }
         rows.status()?;
         Ok(scanned)
+    }
+}
+
+struct Writer<'a> {
+    db: &'a DB,
+    options: WriteOptions,
+}
+
+impl Session for Writer<'_> {
+    fn put(&mut self, batch: &[Sample]) -> Result<(), Failure> {
+        let mut writes = WriteBatch::default();
+        for sample in batch {
+            writes.put(sample.key.to_be_bytes(), sample.value);
+        }
+        Ok(self.db.write_opt(writes, &self.options)?)
     }
 }
