@@ -333,6 +333,23 @@ fn sectors_that_cannot_be_read() {
     }
 }
 
+#[test]
+fn the_fault_says_what_cannot_be_read() {
+    let case = &cases()[0];
+    for group in &case.chain[..2] {
+        for at in (group.position..group.end()).step_by(4096) {
+            let (machine, storage) = machine_of(case.image.clone(), 1);
+            let offset = u64::try_from(case.offset(at)).unwrap();
+            storage.add_unreadable(offset..offset + 4096);
+            let error = scan_quietly(&machine, &case.world.geometry, &case.world.superblock).unwrap_err();
+            let JournalError::Damaged { fault, position, .. } = error else { panic!("{error}") };
+            assert_eq!(position, group.position);
+            let Fault::Unreadable(error) = *fault else { panic!("{fault}") };
+            assert_eq!((error.offset, error.source), (offset, IoCause::Os(5)));
+        }
+    }
+}
+
 /// A read of many sectors may fail though each of them can be read.
 #[test]
 fn large_reads_that_fail() {

@@ -57,6 +57,23 @@ fn a_ring_of_several_pieces_is_made_and_read() {
     }
 }
 
+/// Whoever stops in the middle leaves no read behind that the next write could meet.
+#[test]
+fn a_replay_that_is_dropped_leaves_nothing_in_flight() {
+    let geometry = Geometry { journal_size: 5 << 19, ..geometry(20) };
+    let (machine, storage) = formatted(&geometry, 1);
+    let mut world = World::new(geometry);
+    let never = Habits { sync: 0, witness: 0, checkpoint: 0 };
+    drop(world.session(&machine, never, 300, &mut fastrand::Rng::with_seed(1)).unwrap());
+    let head = world.recover(&machine).unwrap();
+    assert!(head.position > 1 << 20, "more than a piece");
+    let mut replay = Replay::new(&machine, &geometry, &world.superblock, &head).unwrap();
+    drop(replay.next_group().unwrap());
+    assert_eq!(storage.in_flight(), 1, "the next piece is on its way");
+    drop(replay);
+    assert_eq!(storage.in_flight(), 0);
+}
+
 #[test]
 fn without_a_journal_nothing_is_made() {
     let (machine, storage) = Machine::sim(1);
