@@ -15,6 +15,12 @@ pub enum JournalError {
     /// The machine failed. After a failed write or sync this is what every later write and sync gets.
     #[error(transparent)]
     Io(#[from] IoError),
+    /// A ring is made only in an empty file. Nothing has changed.
+    #[error("the file is not empty: it has {size} bytes")]
+    NotEmpty {
+        /// Bytes of the file.
+        size: u64,
+    },
     /// The superblock names a place that no journal has.
     #[error(transparent)]
     Corrupt(#[from] Corruption),

@@ -1,31 +1,42 @@
 //! Making the ring of a new file.
+//!
+//! # Invariants
+//! - Nothing is in flight when it returns, also after an error (test `failures_of_making_are_errors`).
+//!
+//! # Not here
+//! The superblock, without which nobody takes the file for one of ours.
 
-use understory_format::{Geometry, u64_of};
+use std::sync::Arc;
+
+use smallvec::smallvec;
+use understory_format::Geometry;
 use understory_io::{Arena, IoError, Machine, Ticket, WritePart};
 
 use crate::error::JournalError;
 
-use smallvec::smallvec;
-use std::sync::Arc;
-
-/// Bytes of a write, and how many are in flight.
-const PIECE_SIZE: u64 = 1 << 20;
+/// Bytes of a write, of which two are in flight.
+const PIECE_SIZE: usize = 1 << 20;
 
 /// Extends an empty file to the end of the ring, writes the ring full of zeros and syncs: later writes go to blocks
 /// that the file system has given out and filled. Does nothing without a journal.
 ///
 /// # Errors
-/// The machine refuses: no space, a failed write.
-///
-/// # Panics
-/// If the file is not empty.
+/// [`JournalError::NotEmpty`]; [`JournalError::Io`] if the machine refuses: no space, a failed write.
 pub fn format(machine: &Machine, geometry: &Geometry) -> Result<(), JournalError> {
     if !geometry.has_journal() {
         return Ok(());
     }
-    assert_eq!(machine.storage.size(), 0, "a ring is made in an empty file");
+    match machine.storage.size() {
+        0 => {}
+        size => return Err(JournalError::NotEmpty { size }),
+    }
     machine.storage.grow(geometry.grid_offset())?;
-    let size = usize::try_from(PIECE_SIZE.min(geometry.journal_size)).expect("at most 1 MiB");
+    write_zeros(machine, geometry)?;
+    Ok(machine.storage.sync().wait().result?)
+}
+
+fn write_zeros(machine: &Machine, geometry: &Geometry) -> Result<(), IoError> {
+    let size = usize::try_from(geometry.journal_size).map_or(PIECE_SIZE, |size| size.min(PIECE_SIZE));
     let mut buffer = Arena::new(size)?.pool(size, 1)?.take().expect("nobody else takes one");
     buffer.zero();
     let buffer = Arc::new(buffer);
@@ -40,10 +51,7 @@ pub fn format(machine: &Machine, geometry: &Geometry) -> Result<(), JournalError
             break;
         }
     }
-    first(result, before)?;
-    machine.storage.sync().wait().result?;
-    assert!(machine.storage.size() >= u64_of(size), "the file has the ring");
-    Ok(())
+    first(result, before)
 }
 
 /// Waits for a write, if there is one; the first error of both.

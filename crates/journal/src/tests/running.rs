@@ -84,6 +84,9 @@ fn without_a_journal_nothing_is_made() {
 #[test]
 fn failures_of_making_are_errors() {
     let geometry = geometry(20);
+    let (machine, storage) = machine_of(vec![7; 4096], 1);
+    assert_eq!(format(&machine, &geometry), Err(JournalError::NotEmpty { size: 4096 }));
+    assert_eq!(storage.image(), [7; 4096]);
     let (machine, storage) = Machine::sim(1);
     storage.set_size_limit(Some(geometry.grid_offset() - 1));
     let error = format(&machine, &geometry).unwrap_err();
