@@ -315,3 +315,28 @@ fn a_failure_elsewhere_on_the_file_stops_the_checkpoint() {
     assert_eq!(error, GridError::Poisoned { cause: failures[0] }, "the first counts");
     assert_eq!(storage.operations(), before);
 }
+
+#[test]
+fn a_failure_elsewhere_at_any_time_stops_a_superblock_that_was_not_begun() {
+    let mut stopped = [0, 0];
+    for seed in 0..60 {
+        let (machine, storage) = made(seed);
+        let (work, pending) = with_pending(&machine);
+        work.grid.flush().unwrap();
+        let first = storage.operations();
+        let grid = Arc::clone(&work.grid);
+        let job = machine.spawn(move || grid.finish_checkpoint(pending));
+        // A trailer and its twin, sync, look at the file; then superblock copies.
+        while storage.operations() < first + seed % 6 {
+            storage.scheduler().step();
+        }
+        let begun = storage.operations() > first + 3;
+        let cause = understory_io::IoError::new(Operation::Write, 0, IoCause::Os(5));
+        work.grid.poison_by(cause);
+        let result = job.wait();
+        assert!(begun || result == Err(GridError::Poisoned { cause }), "{seed}: {result:?}");
+        stopped[usize::from(begun)] += usize::from(result.is_err());
+        assert_eq!(work.check(&open(&machine_of(storage.image()).0)), 1 + u64::from(result.is_ok()));
+    }
+    assert!(stopped[0] > 20, "{stopped:?}");
+}

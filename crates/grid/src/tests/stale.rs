@@ -1,5 +1,7 @@
 //! References to blocks that were freed, and whose addresses hold something else by now.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use understory_format::{BlockRef, KeyBytes, Place, ValueLayout, value};
 use understory_io::Storage;
 
@@ -139,6 +141,15 @@ fn an_address_that_was_used_again_never_shows_the_old_readers_another_block() {
     assert!(good > 500 && used_again > 500, "{good} {used_again}");
 }
 
+/// Tells readers that it is over, also if the test fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 #[test]
 #[expect(clippy::disallowed_methods, reason = "the subject is threads")]
 fn stale_readers_on_threads_beside_checkpoints() {
@@ -148,20 +159,20 @@ fn stale_readers_on_threads_beside_checkpoints() {
     format_with(&machine, Geometry::small(), 100).unwrap();
     let grid = Arc::new(open_with(&machine, GridOptions { block_count: 32, ..OPTIONS }).unwrap());
     let all = parking_lot::Mutex::new(Vec::new());
-    let over = std::sync::atomic::AtomicBool::new(false);
+    let over = AtomicBool::new(false);
     let mut mutator = Mutator::new(&grid);
     std::thread::scope(|scope| {
         for reader in 0..3 {
             let (grid, all, over) = (&grid, &all, &over);
             scope.spawn(move || {
                 let mut random = fastrand::Rng::with_seed(reader);
-                while !over.load(std::sync::atomic::Ordering::Acquire) {
+                while !over.load(Ordering::Acquire) {
                     read_some(grid, all, &mut random);
                 }
             });
         }
+        let _over = Over(&over);
         (1..60).for_each(|beat| mutator.bar(beat, &all));
-        over.store(true, std::sync::atomic::Ordering::Release);
     });
     assert_eq!(grid.poison(), None);
     // What was written beside the last checkpoint is in this one.
