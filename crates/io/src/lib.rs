@@ -3,7 +3,7 @@
 //! Everything above this crate meets the outside world through four traits, gathered in a [`Machine`]:
 //! [`Storage`] (one file; completion-based), [`Park`] (every wait), [`Executor`] (every worker) and
 //! [`Clock`] (every time). Each has a real and a simulated implementation. In the simulation one seed decides
-//! the order in which I/O completes and jobs run, so that a failure replays from its seed.
+//! the order in which I/O completes and threads and jobs run, so that a failure replays from its seed.
 //!
 //! Large memory comes from one [`Arena`]; I/O works on [`Buffer`]s of its [`Pool`]s, which are owned by the
 //! operation while it is in flight.

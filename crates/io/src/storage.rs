@@ -141,8 +141,8 @@ pub struct Counters {
     pub bytes_written: u64,
     /// Syncs.
     pub syncs: u64,
-    /// Operations, failed ones included, that took longer than the storage was told is usual. Each is a warning in the
-    /// log. How long they waited for their turn does not count.
+    /// Operations, failed ones included, that took longer than the storage was told is usual. For a real file each is
+    /// a warning in the log, and how long it waited for its turn does not count.
     pub slow: u64,
 }
 

@@ -200,6 +200,9 @@ impl SimScheduler {
             {
                 let mut state = self.state.lock();
                 assert!(!state.in_task, "a task of the simulation does not wait");
+                if panicking() {
+                    state.unwinds(me);
+                }
                 state.watch(me, key);
             }
             let is_ready = ready();
@@ -237,6 +240,10 @@ impl SimScheduler {
     /// A point at which a simulated thread may be interrupted.
     pub(super) fn preempt(&self, point: Point) {
         let Some(me) = Seat::current(self) else { return };
+        // Nobody sees what a panic leaves before it is known that there was one.
+        if panicking() {
+            return;
+        }
         let mut state = self.state.lock();
         let percent = state.preempt_percent;
         if state.in_task || state.thread(me).kind == Kind::Guest || state.rng.u32(0..100) >= percent {
@@ -244,9 +251,9 @@ impl SimScheduler {
         }
         state.note(Some(me), SimAction::Preempt);
         match self.switch(state, me) {
-            Turn::Release if point == Point::Submit && !panicking() => self.release(me),
-            Turn::Fail(failure) if !panicking() => raise(failure),
-            Turn::Go | Turn::Abandoned | Turn::Release | Turn::Fail(_) => {}
+            Turn::Release if point == Point::Submit => self.release(me),
+            Turn::Fail(failure) => raise(failure),
+            Turn::Go | Turn::Abandoned | Turn::Release => {}
         }
     }
 

@@ -433,6 +433,18 @@ impl State {
         }
     }
 
+    /// A thread waits in a drop while it unwinds. If that is a panic of its own, the others hear of it now.
+    pub(super) fn unwinds(&mut self, id: u64) {
+        let thread = self.thread(id);
+        if thread.kind == Kind::Guest || std::mem::replace(&mut thread.unwinding, true) {
+            return;
+        }
+        let text = format!("{} panicked in the simulation", thread.name);
+        if self.failure.is_none() {
+            self.fail(Failure::Stuck(text));
+        }
+    }
+
     pub(super) fn panicked(&mut self, name: &str, payload: Payload) {
         let message = payload.downcast_ref::<String>().map(String::as_str);
         let message = message.or(payload.downcast_ref::<&str>().copied()).unwrap_or("(no message)");

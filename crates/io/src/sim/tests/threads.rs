@@ -126,6 +126,33 @@ fn threads_are_interrupted_as_asked() {
     assert!((20..60).contains(&lost), "lost in {lost} of 60");
 }
 
+/// Who wakes another may find that it has gone on before the next statement.
+fn overtaken(percent: u32) -> usize {
+    let overtaken = |seed: &u64| {
+        let (machine, storage) = Machine::sim(*seed);
+        storage.scheduler().set_preempt_percent(percent);
+        let (key, flag, next) = (fresh_key(), AtomicBool::new(false), AtomicBool::new(false));
+        let wait: Body<'_> = Box::new(|| {
+            machine.park.park_until(key, &mut || flag.load(Ordering::Relaxed));
+            flag.store(next.load(Ordering::Relaxed), Ordering::Relaxed);
+        });
+        let set: Body<'_> = Box::new(|| {
+            flag.store(true, Ordering::Relaxed);
+            machine.park.wake(key);
+            next.store(true, Ordering::Relaxed);
+        });
+        run(&storage.scheduler(), vec![("waiter", wait), ("setter", set)]);
+        !flag.load(Ordering::Relaxed)
+    };
+    (0..60).filter(overtaken).count()
+}
+
+#[test]
+fn a_wake_may_hand_over() {
+    assert_eq!(overtaken(0), 0);
+    assert!((5..50).contains(&overtaken(50)));
+}
+
 /// A flag that one thread waits for and another sets, with a wake or without.
 fn flag(seed: u64, wakes: bool) {
     let (machine, storage) = Machine::sim(seed);
@@ -255,14 +282,24 @@ fn a_wait_without_end_while_unwinding_returns() {
     assert_eq!(text, "bad panicked in the simulation: on purpose");
 }
 
+/// Not what the panic left behind: a promise that nobody fulfilled.
 #[test]
 fn a_panic_of_a_job_reaches_who_waits() {
-    let (machine, storage) = Machine::sim(1);
-    let join = machine.spawn(|| {
-        panic!("on purpose");
-    });
-    assert_eq!(message(|| join.wait()), "job 1 panicked in the simulation: on purpose");
-    storage.sync().wait().result.expect("the simulation goes on");
+    for seed in 0..40 {
+        let (machine, storage) = Machine::sim(seed);
+        storage.scheduler().set_preempt_percent(80);
+        let (synced, ended) = (Arc::clone(&storage), AtomicU32::new(0));
+        let (promise, pending) = handoff::<()>(Arc::clone(&machine.park));
+        let waits = seed % 2 == 0;
+        let _join = machine.spawn(move || {
+            let _waits = waits.then(|| WaitsInDrop(&synced, &ended));
+            let _promise = promise;
+            panic!("on purpose");
+        });
+        let text = message(|| assert_eq!(pending.wait(), Some(())));
+        assert_eq!(text, "job 1 panicked in the simulation: on purpose");
+        storage.sync().wait().result.expect("the simulation goes on");
+    }
 }
 
 #[test]
