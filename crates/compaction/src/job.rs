@@ -91,7 +91,7 @@ pub struct Compaction<R: Record> {
     layout: TableLayout,
     plan: Plan<R>,
     remaining: u64,
-    merge: Merge<R, AnySource<'static, R>>,
+    merge: Merge<R, AnySource<R>>,
     writer: TableWriter<R>,
     produced: u64,
 }
@@ -211,7 +211,7 @@ fn age<R: Record>(plan: &Plan<R>, beat: Beat) -> Beat {
 }
 
 /// The inputs as sources of a merge, newest first.
-fn sources<R: Record>(grid: &Arc<Grid>, layout: &TableLayout, plan: &Plan<R>) -> Vec<AnySource<'static, R>> {
+fn sources<R: Record>(grid: &Arc<Grid>, layout: &TableLayout, plan: &Plan<R>) -> Vec<AnySource<R>> {
     let all = KeyRange::new(R::Key::MIN, R::Key::MAX).expect("the least key is not above the largest");
     let level = |tables: &[Table<R::Key>]| {
         let infos: Vec<TableInfo> = tables.iter().map(|table| table.info).collect();

@@ -10,7 +10,8 @@ use std::time::Duration;
 use understory_format::{Key, Record, record};
 use understory_io::{Arena, Clock, MonotonicClock};
 use understory_table::{
-    Direction, Entry, KeyRange, Memtable, Merge, Scratch, Source, TableError, Tombstones,
+    Direction, Entry, KeyRange, MemReader, MemWriter, Memtable, Merge, Scratch, Source, TableError,
+    Tombstones,
 };
 use zerocopy::little_endian::{U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -19,6 +20,7 @@ use timing::{show, time};
 
 const COUNT: u32 = 1 << 20;
 const BEATS: u32 = 32;
+const BATCH: usize = 100;
 const CHUNK_SIZE: usize = 64 * 1024;
 
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -56,11 +58,11 @@ fn whole<K: Key>() -> KeyRange<K> {
 
 fn memtable<R: Record>(name: &str, row: impl Fn(u64) -> R) {
     println!("{name}: {} bytes a value", size_of::<R>());
-    let chunks = usize::try_from(COUNT).expect("small") * (size_of::<R>() + 16) / CHUNK_SIZE + 1;
+    let chunks = usize::try_from(COUNT).expect("small") * (size_of::<R>() + 20) / CHUNK_SIZE + 1;
     let arena = Arena::new(chunks * CHUNK_SIZE).expect("memory");
     let pool = arena.pool(CHUNK_SIZE, chunks).expect("memory");
     let mut memtable = Memtable::<R>::new(pool, COUNT);
-    let mut scratch = Scratch::new(1 << 20);
+    let (mut writer, mut scratch) = (MemWriter::default(), Scratch::new(1 << 20));
     let clock = MonotonicClock::default();
     for warm in [false, true] {
         memtable.reset();
@@ -69,13 +71,15 @@ fn memtable<R: Record>(name: &str, row: impl Fn(u64) -> R) {
         for beat in 0..BEATS {
             let rows: Vec<R> = (0..COUNT / BEATS).map(|_| row(random.u64(..))).collect();
             let start = clock.now();
-            rows.iter().for_each(|value| memtable.put(value, false).expect("there is room"));
+            for rows in rows.chunks(BATCH) {
+                writer.append(&mut memtable, rows, None).expect("there is room");
+            }
             let middle = clock.now();
             if warm && beat == BEATS - 1 {
                 open_scans(&memtable, &rows);
             }
             let sorted = clock.now();
-            memtable.close_beat(&mut scratch);
+            writer.close_beat(&mut memtable, &mut scratch);
             let end = clock.now();
             put += middle - start;
             close += end - sorted;
@@ -100,10 +104,13 @@ fn open_scans<R: Record>(memtable: &Memtable<R>, rows: &[R]) {
 
 fn scan<R: Record>(memtable: &Memtable<R>, from: R::Key) {
     let range = KeyRange::new(from, R::Key::MAX).expect("nothing is above the greatest key");
-    let cursor = memtable.cursor(range, Direction::Ascending);
-    let mut merge = Merge::new(vec![cursor], Direction::Ascending, Tombstones::Drop);
+    let mut reader = MemReader::new(range, Direction::Ascending, COUNT);
     for _ in 0..100 {
-        black_box(merge.next().expect("memory does not fail"));
+        if reader.head().is_none() {
+            memtable.refill(&mut reader);
+        }
+        black_box(reader.head());
+        reader.advance();
     }
 }
 

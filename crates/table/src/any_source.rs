@@ -1,30 +1,27 @@
-//! The sources of a tree behind one type: what a merge of memtables and levels reads from.
+//! The sources of a compaction behind one type: what a merge of a memtable and levels reads from.
 //!
 //! An enum instead of a trait object: the merge asks its sources for every value.
 
-use understory_format::{Record, TableInfo};
+use understory_format::Record;
 
 use crate::memtable::Contents;
 use crate::{Entry, LevelCursor, MemCursor, Source, TableError};
 use std::sync::Arc;
 
-/// A memtable, a sealed memtable or a level, whose tables `T` gives.
+/// What a compaction reads: a sealed memtable or tables of one level.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "a merge has few sources and asks them for every value")]
-pub enum AnySource<'a, R: Record, T = std::vec::IntoIter<TableInfo>> {
-    /// The memtable that takes values.
-    Memtable(MemCursor<R, &'a Contents<R>>),
+pub enum AnySource<R: Record> {
     /// A memtable that is complete.
     Sealed(MemCursor<R, Arc<Contents<R>>>),
     /// Tables of one level.
-    Level(LevelCursor<R, T>),
+    Level(LevelCursor<R>),
 }
 
-impl<R: Record, T: Iterator<Item = TableInfo>> Source<R> for AnySource<'_, R, T> {
+impl<R: Record> Source<R> for AnySource<R> {
     #[inline]
     fn load(&mut self) -> Result<Option<u64>, TableError> {
         match self {
-            Self::Memtable(cursor) => cursor.load(),
             Self::Sealed(cursor) => cursor.load(),
             Self::Level(cursor) => cursor.load(),
         }
@@ -33,7 +30,6 @@ impl<R: Record, T: Iterator<Item = TableInfo>> Source<R> for AnySource<'_, R, T>
     #[inline]
     fn entry(&self) -> Entry<&R> {
         match self {
-            Self::Memtable(cursor) => cursor.entry(),
             Self::Sealed(cursor) => cursor.entry(),
             Self::Level(cursor) => cursor.entry(),
         }
@@ -42,7 +38,6 @@ impl<R: Record, T: Iterator<Item = TableInfo>> Source<R> for AnySource<'_, R, T>
     #[inline]
     fn key(&self) -> R::Key {
         match self {
-            Self::Memtable(cursor) => cursor.key(),
             Self::Sealed(cursor) => cursor.key(),
             Self::Level(cursor) => cursor.key(),
         }
@@ -51,7 +46,6 @@ impl<R: Record, T: Iterator<Item = TableInfo>> Source<R> for AnySource<'_, R, T>
     #[inline]
     fn advance(&mut self) {
         match self {
-            Self::Memtable(cursor) => cursor.advance(),
             Self::Sealed(cursor) => cursor.advance(),
             Self::Level(cursor) => cursor.advance(),
         }
@@ -59,7 +53,6 @@ impl<R: Record, T: Iterator<Item = TableInfo>> Source<R> for AnySource<'_, R, T>
 
     fn prefetch(&mut self) {
         match self {
-            Self::Memtable(cursor) => cursor.prefetch(),
             Self::Sealed(cursor) => cursor.prefetch(),
             Self::Level(cursor) => cursor.prefetch(),
         }

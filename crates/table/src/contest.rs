@@ -1,4 +1,4 @@
-//! Many sources read as one: a source that gives the heads of its sources in order, dropping none.
+//! Many sources read as one: the heads of all of them in order, dropping none.
 //!
 //! The sources stand in order of age, the newest first; of equal keys the newer source's comes first, so that
 //! versions of a key leave newest first whether they are in one source or in several. The contest stays with
@@ -11,7 +11,8 @@
 //! - Heads are given in order of (key, source): checked in debug builds (a compare per value).
 //!
 //! # Not here
-//! Dropping older versions and tombstones, and counting: [`Merge`](crate::Merge).
+//! The sources: whoever runs a contest has them and gives them to each call, always the same ones. Dropping older
+//! versions and tombstones, and counting: [`Merge`](crate::Merge).
 
 use core::cmp::Ordering;
 use core::marker::PhantomData;
@@ -19,7 +20,40 @@ use core::marker::PhantomData;
 use understory_format::Record;
 
 use crate::loser_tree::{LoserTree, Node};
-use crate::{Direction, Entry, Source, TableError};
+use crate::{Direction, Source, TableError};
+
+/// What a contest is held among, by number: [`Source`]s, or what becomes one with something that it does not hold.
+pub(crate) trait Sources<R: Record> {
+    /// How many there are.
+    fn count(&self) -> usize;
+    /// [`Source::load`] of one.
+    fn load(&mut self, input: usize) -> Result<Option<u64>, TableError>;
+    /// [`Source::key`] of one.
+    fn key(&self, input: usize) -> R::Key;
+    /// [`Source::prefetch`] of all.
+    fn prefetch(&mut self);
+}
+
+#[expect(clippy::indexing_slicing, reason = "per value; a contest knows no other inputs than the sources")]
+impl<R: Record, S: Source<R>> Sources<R> for [S] {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    #[inline]
+    fn load(&mut self, input: usize) -> Result<Option<u64>, TableError> {
+        self[input].load()
+    }
+
+    #[inline]
+    fn key(&self, input: usize) -> R::Key {
+        self[input].key()
+    }
+
+    fn prefetch(&mut self) {
+        self.iter_mut().for_each(Source::prefetch);
+    }
+}
 
 /// How far the heads are known.
 #[derive(Debug)]
@@ -34,8 +68,7 @@ enum State {
 
 /// A loser tree over sources.
 #[derive(Debug)]
-pub(crate) struct Contest<R, S> {
-    sources: Vec<S>,
+pub(crate) struct Contest<R> {
     direction: Direction,
     state: State,
     tree: LoserTree,
@@ -44,21 +77,16 @@ pub(crate) struct Contest<R, S> {
     record: PhantomData<fn() -> R>,
 }
 
-impl<R: Record, S: Source<R>> Contest<R, S> {
-    /// A contest among `sources`, the newest first, all opened in `direction`.
-    pub(crate) fn new(sources: Vec<S>, direction: Direction) -> Self {
+impl<R: Record> Contest<R> {
+    /// A contest among sources that stand newest first, all opened in `direction`.
+    pub(crate) fn new(direction: Direction) -> Self {
         Self {
-            sources,
             direction,
             state: State::Opening(Vec::new()),
             tree: LoserTree::new(&[], |_, _| false),
             challenger: Node::ENDED,
             record: PhantomData,
         }
-    }
-
-    pub(crate) fn sources(&self) -> &[S] {
-        &self.sources
     }
 
     /// A prefix as a rank, and back: inverted if larger keys come first.
@@ -68,29 +96,28 @@ impl<R: Record, S: Source<R>> Contest<R, S> {
     }
 
     #[cold]
-    fn open(&mut self) -> Result<(), TableError> {
+    fn open<S: Sources<R> + ?Sized>(&mut self, sources: &mut S) -> Result<(), TableError> {
         let flip = if self.direction.is_ascending() { 0 } else { u64::MAX };
         let State::Opening(ranks) = &mut self.state else { return Ok(()) };
         if ranks.is_empty() {
-            self.sources.iter_mut().for_each(Source::prefetch);
+            sources.prefetch();
         }
-        for source in self.sources.iter_mut().skip(ranks.len()) {
-            ranks.push(source.load()?.map(|prefix| prefix ^ flip));
+        for input in ranks.len()..sources.count() {
+            ranks.push(sources.load(input)?.map(|prefix| prefix ^ flip));
         }
-        let tie = |a, b| is_before(&self.sources, self.direction, a, b);
+        let tie = |a, b| is_before(sources, self.direction, a, b);
         self.tree = LoserTree::new(ranks, tie);
         self.challenger = self.tree.challenger(tie);
         self.state = State::Ready;
         Ok(())
     }
 
-    #[expect(clippy::indexing_slicing, reason = "per value; the winner is one of the sources")]
     #[inline]
-    fn follow(&mut self) -> Result<(), TableError> {
+    fn follow<S: Sources<R> + ?Sized>(&mut self, sources: &mut S) -> Result<(), TableError> {
         let winner = self.tree.winner();
-        let rank = self.sources[winner.input].load()?.map(|prefix| self.flip(prefix));
+        let rank = sources.load(winner.input)?.map(|prefix| self.flip(prefix));
         self.state = State::Ready;
-        let tie = |a, b| is_before(&self.sources, self.direction, a, b);
+        let tie = |a, b| is_before(sources, self.direction, a, b);
         if let Some(rank) = rank {
             debug_assert!(rank >= winner.rank, "source {} goes backwards", winner.input);
             if (Node { rank, input: winner.input }).is_before(self.challenger, tie) {
@@ -102,60 +129,46 @@ impl<R: Record, S: Source<R>> Contest<R, S> {
         self.challenger = self.tree.challenger(tie);
         Ok(())
     }
-}
 
-/// Whether the head of source `a` comes before that of `b`, by full key and then by age.
-#[expect(clippy::indexing_slicing, reason = "per tie; the tree knows no other inputs than the sources")]
-fn is_before<R: Record, S: Source<R>>(sources: &[S], direction: Direction, a: usize, b: usize) -> bool {
-    match (sources[a].key().cmp(&sources[b].key()), direction) {
-        (Ordering::Equal, _) => a < b,
-        (order, Direction::Ascending) => order == Ordering::Less,
-        (order, Direction::Descending) => order == Ordering::Greater,
-    }
-}
-
-impl<R: Record, S: Source<R>> Source<R> for Contest<R, S> {
+    /// Makes the head of all available: [`Source::load`].
     #[inline]
-    fn load(&mut self) -> Result<Option<u64>, TableError> {
+    pub(crate) fn load<S: Sources<R> + ?Sized>(
+        &mut self,
+        sources: &mut S,
+    ) -> Result<Option<u64>, TableError> {
         match self.state {
             State::Ready => {}
-            State::Passed => self.follow()?,
-            State::Opening(_) => self.open()?,
+            State::Passed => self.follow(sources)?,
+            State::Opening(_) => self.open(sources)?,
         }
         let winner = self.tree.winner();
         Ok((!winner.is_ended()).then(|| self.flip(winner.rank)))
     }
 
-    #[expect(
-        clippy::indexing_slicing,
-        reason = "per value; the caller has loaded a head, so there is a winner"
-    )]
+    /// The number of the source that has the head, after a `load` that gave one.
     #[inline]
-    fn entry(&self) -> Entry<&R> {
-        self.sources[self.tree.winner().input].entry()
+    pub(crate) fn winner(&self) -> usize {
+        self.tree.winner().input
     }
 
-    #[expect(
-        clippy::indexing_slicing,
-        reason = "per value; the caller has loaded a head, so there is a winner"
-    )]
+    /// The winner's source goes past its head: the caller has it do so.
     #[inline]
-    fn key(&self) -> R::Key {
-        self.sources[self.tree.winner().input].key()
-    }
-
-    #[expect(
-        clippy::indexing_slicing,
-        reason = "per value; the caller has loaded a head, so there is a winner"
-    )]
-    #[inline]
-    fn advance(&mut self) {
+    pub(crate) fn pass(&mut self) {
         assert!(matches!(self.state, State::Ready), "advance needs a head that was loaded");
-        self.sources[self.tree.winner().input].advance();
         self.state = State::Passed;
     }
+}
 
-    fn prefetch(&mut self) {
-        self.sources.iter_mut().for_each(Source::prefetch);
+/// Whether the head of source `a` comes before that of `b`, by full key and then by age.
+fn is_before<R: Record, S: Sources<R> + ?Sized>(
+    sources: &S,
+    direction: Direction,
+    a: usize,
+    b: usize,
+) -> bool {
+    match (sources.key(a).cmp(&sources.key(b)), direction) {
+        (Ordering::Equal, _) => a < b,
+        (order, Direction::Ascending) => order == Ordering::Less,
+        (order, Direction::Descending) => order == Ordering::Greater,
     }
 }

@@ -79,7 +79,7 @@ impl TableLayout {
     }
 
     /// Whether this is the layout of records of type `R`: what typed readers and writers assert once.
-    pub(crate) fn is_of<R: Record>(&self) -> bool {
+    pub fn is_of<R: Record>(&self) -> bool {
         u64::from(self.value_size()) == u64_of(size_of::<R>())
             && u64::from(self.key_size) == u64_of(R::Key::SIZE)
     }

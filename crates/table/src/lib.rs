@@ -46,7 +46,7 @@ pub use index::addresses;
 pub use layout::TableLayout;
 pub use level_cursor::{BLOCKS_HELD_MAX, Head, LevelCursor, ReadAhead, Values};
 pub use lookup::{Lookup, search, search_cached};
-pub use memtable::{Contents, Full, MemCursor, Memtable, Sealed};
+pub use memtable::{Access, Contents, Full, MemCursor, MemReader, MemWriter, Memtable, Sealed};
 pub use merge::{Counts, Merge, Step, Tombstones};
 pub use run::Scratch;
 pub use source::Source;

@@ -1,28 +1,35 @@
 //! The memtable: the newest values of a tree, in memory, until they are flushed into tables.
 //!
 //! Values are appended in arrival order and never move (`store`). A hash index from key to newest value answers
-//! point reads at once. While a beat is open, every thousand values are sorted by index; at its end they are
+//! point reads at once, and from there each value says which version it follows, so that a reader may leave the
+//! last values out. While a beat is open, every thousand values are sorted by index; at its end they are
 //! merged into a run, and runs are folded (`run`), so that a range read merges few runs. What is unsorted when
 //! a range read comes is sorted by the reader, in a copy of the ranks in range, as far as it gets. At the end
 //! of a bar the memtable is [sealed](Memtable::seal): the same contents, shared and immutable.
+//!
+//! A memtable may be read while it is written ([`MemReader`], [`MemWriter`]): one writer works in short steps, and
+//! readers see the values below a *limit*, a number of values that their owner has made visible.
 //!
 //! All versions of a key are kept, their arrival order is their age; cursors give them newest first, and
 //! [`Merge`](crate::Merge) drops the older ones.
 //!
 //! # Invariants
-//! - The hash index has one entry for each key, the newest version's ([`Contents::verify`]).
+//! - The hash index has one entry for each key, the newest version's; from it all versions of the key are found, each
+//!   older than the one before ([`Contents::verify`]).
 //! - Each run is sorted by key, equal keys newest first, and holds just the values of its stretch
 //!   ([`Contents::verify`]).
 //! - Memory: chunks of the pool, taken as values arrive, and the hash index, which doubles as keys arrive, up to
 //!   the stated number of values, and is kept by `reset` and `recycle`. Nothing else grows.
 //!
 //! # Not here
-//! How many values a beat or a bar may have: the forest's pace.
+//! How many values a beat or a bar may have: the forest's pace. What is visible, and the lock: the tree.
 
 mod cursor;
+mod reader;
 mod store;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use core::fmt;
 use std::collections::BTreeMap;
@@ -31,13 +38,22 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Slot;
 use understory_format::{Key, Record, u64_of, usize_of};
-use understory_io::Pool;
+use understory_io::{Buffer, Pool};
 
 pub use cursor::MemCursor;
+pub use reader::MemReader;
 pub(crate) use store::Store;
+pub use writer::{Access, MemWriter};
 
-use crate::run::{self, PART, Runs, Scratch, Sorter};
-use crate::{Direction, Found, KeyRange};
+use crate::run::{self, Fold, PART, Rank, Runs, Scratch, Sorter};
+use crate::{Direction, Entry, Found, KeyRange};
+use store::NO_WORD;
+
+/// Keys that a hash index has room for when it is first made.
+const INDEX_COUNT_MIN: usize = 112;
+
+/// How many values ahead of the one that moves into a larger index one is brought nearer.
+const PREFETCH_DISTANCE: usize = 8;
 
 /// A memtable has no room for a value. Nothing of the value was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,7 +77,10 @@ pub enum Full {
 pub struct Contents<R: Record> {
     store: Store<R>,
     runs: Runs,
-    sorter: Sorter,
+    /// Ranks of the newest run that are not in their slots yet.
+    fold: Option<Fold>,
+    /// How often slots of runs have changed.
+    folds: u32,
     /// By key, the word of the newest version's rank.
     newest: HashTable<u32>,
     tombstone_count: u32,
@@ -74,44 +93,70 @@ impl<R: Record> Contents<R> {
         Self {
             store: Store::new(pool, value_count_max),
             runs: Runs::new(value_count_max),
-            sorter: Sorter::new(),
+            fold: None,
+            folds: 0,
             newest: HashTable::new(),
             tombstone_count: 0,
             bounds: None,
         }
     }
 
-    fn append(&mut self, value: &R, tombstone: bool) -> Result<(), Full> {
+    /// Appends a value, for which there is a chunk and room in the hash index.
+    fn append(&mut self, value: &R, tombstone: bool) {
         let key = value.key();
-        let word = self.store.append(value, tombstone)?.word();
+        let rank = Rank::new(key.prefix(), self.store.len(), tombstone);
         let Self { store, newest, .. } = self;
         let is_same = |&other: &u32| store.value(run::index_of_word(other)).key() == key;
         let hash_of = |&other: &u32| store.value(run::index_of_word(other)).key().hash();
-        match newest.entry(key.hash(), is_same, hash_of) {
-            Slot::Occupied(mut slot) => *slot.get_mut() = word,
-            Slot::Vacant(slot) => drop(slot.insert(word)),
-        }
-        if store.len() - self.runs.sorted() == PART {
-            run::sort_part(store, &mut self.runs, &mut self.sorter);
+        let previous = match newest.entry(key.hash(), is_same, hash_of) {
+            Slot::Occupied(mut slot) => core::mem::replace(slot.get_mut(), rank.word()),
+            Slot::Vacant(slot) => {
+                slot.insert(rank.word());
+                NO_WORD
+            }
+        };
+        if tombstone {
+            store.append(&R::tombstone(key), rank, previous);
+        } else {
+            store.append(value, rank, previous);
         }
         self.tombstone_count += u32::from(tombstone);
         self.bounds = Some(self.bounds.map_or((key, key), |(min, max)| (min.min(key), max.max(key))));
-        Ok(())
     }
 
-    fn get(&self, key: R::Key) -> Found<R> {
+    /// The newest version of `key` among the first `limit` values.
+    fn get(&self, key: R::Key, limit: u32) -> Found<R> {
         let is_same = |&word: &u32| self.store.value(run::index_of_word(word)).key() == key;
-        match self.newest.find(key.hash(), is_same) {
-            None => Found::Absent,
-            Some(&word) if run::is_tombstone_word(word) => Found::Tombstone,
-            Some(&word) => Found::Value(*self.store.value(run::index_of_word(word))),
+        let mut word = self.newest.find(key.hash(), is_same).copied();
+        while let Some(newer) = word.filter(|word| run::index_of_word(*word) >= limit) {
+            word = self.store.previous(run::index_of_word(newer));
         }
+        match word {
+            None => Found::Absent,
+            Some(word) if run::is_tombstone_word(word) => Found::Tombstone,
+            Some(word) => Found::Value(*self.store.value(run::index_of_word(word))),
+        }
+    }
+
+    /// The rank in a slot.
+    #[inline]
+    fn rank(&self, slot: u32) -> Rank {
+        match &self.fold {
+            None => self.store.rank(slot),
+            Some(fold) => fold.rank(slot).unwrap_or_else(|| self.store.rank(slot)),
+        }
+    }
+
+    /// What a rank stands for.
+    #[inline]
+    fn entry(&self, rank: Rank) -> Entry<&R> {
+        Entry { value: self.store.value(rank.index()), tombstone: rank.is_tombstone() }
     }
 
     /// Brings the value nearer whose rank is in `slot`.
     #[inline]
     fn prefetch(&self, slot: u32) {
-        self.store.prefetch_value(self.store.rank(slot).index());
+        self.store.prefetch_value(self.rank(slot).index());
     }
 
     fn key_range(&self) -> Option<KeyRange<R::Key>> {
@@ -119,6 +164,7 @@ impl<R: Record> Contents<R> {
     }
 
     fn reset(&mut self) {
+        assert!(self.fold.is_none(), "nobody forgets a memtable in the middle of a fold");
         self.store.reset();
         self.runs.clear();
         if !self.newest.is_empty() {
@@ -137,7 +183,7 @@ impl<R: Record> Contents<R> {
         let mut is_listed = vec![false; usize_of(self.store.len())];
         for (start, end) in self.runs.newest_first() {
             let mut previous = None;
-            for rank in (start..end).map(|slot| self.store.rank(slot)) {
+            for rank in (start..end).map(|slot| self.rank(slot)) {
                 assert!(start <= rank.index() && rank.index() < end, "a run lists its own values");
                 let listed = is_listed.get_mut(usize_of(rank.index())).expect("below len");
                 assert!(!core::mem::replace(listed, true), "a run lists a value once");
@@ -149,7 +195,7 @@ impl<R: Record> Contents<R> {
             }
         }
         for slot in self.runs.sorted()..self.store.len() {
-            assert!(self.store.rank(slot).index() == slot, "what is unsorted is in arrival order");
+            assert!(self.rank(slot).index() == slot, "what is unsorted is in arrival order");
         }
         self.verify_newest();
     }
@@ -158,7 +204,7 @@ impl<R: Record> Contents<R> {
     fn verify_newest(&self) {
         let mut newest = BTreeMap::new();
         let mut tombstone_count = 0;
-        for rank in (0..self.store.len()).map(|slot| self.store.rank(slot)) {
+        for rank in (0..self.store.len()).map(|slot| self.rank(slot)) {
             tombstone_count += u32::from(rank.is_tombstone());
             let word = newest.entry(self.store.value(rank.index()).key()).or_insert(rank.word());
             if run::index_of_word(*word) < rank.index() {
@@ -175,6 +221,18 @@ impl<R: Record> Contents<R> {
         for (key, word) in newest {
             let is_it = |&other: &u32| other == word;
             assert!(self.newest.find(key.hash(), is_it).is_some(), "the index has the newest");
+        }
+        self.verify_previous();
+    }
+
+    /// Each value follows the one before it of its key.
+    fn verify_previous(&self) {
+        let mut words = BTreeMap::new();
+        let mut ranks: Vec<Rank> = (0..self.store.len()).map(|slot| self.rank(slot)).collect();
+        ranks.sort_unstable_by_key(|rank| rank.index());
+        for rank in ranks {
+            let before = words.insert(self.store.value(rank.index()).key(), rank.word());
+            assert!(self.store.previous(rank.index()) == before, "a value follows the version before it");
         }
     }
 }
@@ -211,37 +269,13 @@ impl<R: Record> Memtable<R> {
         store::values_per_chunk::<R>(chunk_size)
     }
 
-    /// Adds a value, or a tombstone for the key of `value` (the rest of it is not kept).
-    ///
-    /// # Errors
-    /// If there is no room for it; the memtable is as before.
-    pub fn put(&mut self, value: &R, tombstone: bool) -> Result<(), Full> {
-        if tombstone { self.remove(value.key()) } else { self.contents.append(value, false) }
-    }
-
-    /// Adds a tombstone for `key`.
-    ///
-    /// # Errors
-    /// If there is no room for it; the memtable is as before.
-    pub fn remove(&mut self, key: R::Key) -> Result<(), Full> {
-        self.contents.append(&R::tombstone(key), true)
-    }
-
-    /// Ends a beat: makes what came since the last close one sorted run, and folds runs. Costs one merge of the
-    /// beat's values and of those that fold: of six beats, at every sixth close (of all beats since the last
-    /// such merge, at every 36th).
-    pub fn close_beat(&mut self, scratch: &mut Scratch) {
-        let Contents { store, runs, sorter, .. } = &mut self.contents;
-        run::sort_part(store, runs, sorter);
-        run::close(store, runs, scratch);
-    }
-
     /// Ends the life of the memtable as one that takes values.
     ///
     /// # Panics
-    /// If values came since the last [`close_beat`](Self::close_beat): a bar ends with a beat.
+    /// If values came since the last [`close_beat`](MemWriter::close_beat): a bar ends with a beat.
     pub fn seal(self) -> Sealed<R> {
         let contents = self.contents;
+        assert!(contents.fold.is_none(), "a fold is ended before its memtable");
         assert!(contents.runs.closed() == contents.store.len(), "only a closed memtable can be sealed");
         Sealed { contents: Arc::new(contents) }
     }
@@ -259,6 +293,96 @@ impl<R: Record> Memtable<R> {
     /// The entries of `range` in `direction`; an open beat's too.
     pub fn cursor(&self, range: KeyRange<R::Key>, direction: Direction) -> MemCursor<R, &Contents<R>> {
         MemCursor::new(&self.contents, range, direction)
+    }
+}
+
+/// The steps of [`MemWriter`]: those that take long change nothing, those that change something are short.
+impl<R: Record> Memtable<R> {
+    fn take_chunks(&self, count: usize) -> Result<Vec<Buffer>, Full> {
+        self.contents.store.take_chunks(count)
+    }
+
+    fn add_chunks(&mut self, chunks: Vec<Buffer>) {
+        self.contents.store.add_chunks(chunks);
+    }
+
+    /// Values that it takes before a part is to be sorted, at least one.
+    fn part_room(&self) -> usize {
+        let Contents { store, runs, .. } = &self.contents;
+        usize_of(PART - (store.len() - runs.sorted()))
+    }
+
+    /// A hash index with the same keys and room for more, if the present one has no room for `count` more.
+    fn larger_index(&self, count: usize) -> Option<HashTable<u32>> {
+        let Contents { store, newest, .. } = &self.contents;
+        if newest.len() + count <= newest.capacity() {
+            return None;
+        }
+        let hash_of = |&word: &u32| store.value(run::index_of_word(word)).key().hash();
+        let mut larger = HashTable::with_capacity((2 * newest.capacity()).max(INDEX_COUNT_MIN));
+        let mut ahead = newest.iter().skip(PREFETCH_DISTANCE);
+        for word in newest {
+            if let Some(word) = ahead.next() {
+                store.prefetch_value(run::index_of_word(*word));
+            }
+            larger.insert_unique(hash_of(word), *word, hash_of);
+        }
+        Some(larger)
+    }
+
+    fn exchange_index(&mut self, index: HashTable<u32>) -> HashTable<u32> {
+        assert!(index.len() == self.contents.newest.len(), "nobody else writes");
+        core::mem::replace(&mut self.contents.newest, index)
+    }
+
+    fn append(&mut self, values: &[R], is_tombstone: impl Fn(usize) -> bool) {
+        let newest = &self.contents.newest;
+        assert!(
+            newest.len() + values.len() <= newest.capacity(),
+            "the index does not grow while readers wait"
+        );
+        for (index, value) in values.iter().enumerate() {
+            self.contents.append(value, is_tombstone(index));
+        }
+    }
+
+    /// Sorts what is unsorted; false if nothing is.
+    fn sort_part(&self, sorter: &mut Sorter) -> bool {
+        let Contents { store, runs, .. } = &self.contents;
+        let slots = runs.sorted()..store.len();
+        sorter.sort(store, slots.clone());
+        !slots.is_empty()
+    }
+
+    fn place_part(&mut self, sorter: &Sorter) {
+        let Contents { store, runs, .. } = &mut self.contents;
+        store.set_ranks(runs.sorted(), sorter.sorted());
+        runs.add_part(store.len());
+    }
+
+    /// Merges what the close of the beat folds, if it folds anything.
+    fn fold(&self, scratch: &mut Scratch) -> Option<Fold> {
+        let Contents { store, runs, fold, .. } = &self.contents;
+        assert!(runs.sorted() == store.len(), "a beat is closed when all of it is sorted");
+        assert!(fold.is_none(), "the fold before was ended");
+        run::fold(store, &runs.closing(), store.len(), scratch)
+    }
+
+    fn close_runs(&mut self, fold: Option<Fold>) {
+        self.contents.folds += u32::from(fold.is_some());
+        self.contents.fold = fold;
+        self.contents.runs.close();
+        self.contents.runs.verify();
+    }
+
+    /// Puts some of the folded ranks into their slots; false when all are there.
+    fn place_folded(&mut self, count: usize) -> bool {
+        let Contents { store, fold, .. } = &mut self.contents;
+        fold.as_mut().expect("a fold has begun").place(store, count)
+    }
+
+    fn end_fold(&mut self) -> Fold {
+        self.contents.fold.take().expect("a fold has begun")
     }
 }
 
@@ -296,7 +420,18 @@ macro_rules! reads {
         impl<R: Record> $type<R> {
             /// The newest version of `key`.
             pub fn get(&self, key: R::Key) -> Found<R> {
-                self.contents.get(key)
+                self.contents.get(key, u32::MAX)
+            }
+
+            /// The newest version of `key` among the first `limit` values.
+            pub fn get_below(&self, key: R::Key, limit: u32) -> Found<R> {
+                self.contents.get(key, limit)
+            }
+
+            /// Gathers the next entries for a reader that has none, a bounded number. The reader has not ended, or
+            /// nothing is done. It may take several calls to find an entry.
+            pub fn refill(&self, reader: &mut MemReader<R>) {
+                reader.refill(&self.contents);
             }
 
             /// Number of values, all versions and tombstones counted: what a merge of it consumes.

@@ -71,7 +71,8 @@ pub struct Step {
 
 /// A merge under way.
 pub struct Merge<R: Record, S> {
-    contest: Contest<R, S>,
+    sources: Vec<S>,
+    contest: Contest<R>,
     tombstones: Tombstones,
     counts: Counts,
     /// The key that was last consumed, with its prefix before it: later entries of it are older versions.
@@ -84,7 +85,8 @@ impl<R: Record, S: Source<R>> Merge<R, S> {
     /// A merge of `sources`, the newest first, all opened in `direction`. Reads nothing yet.
     pub fn new(sources: Vec<S>, direction: Direction, tombstones: Tombstones) -> Self {
         Self {
-            contest: Contest::new(sources, direction),
+            sources,
+            contest: Contest::new(direction),
             tombstones,
             counts: Counts::default(),
             last: None,
@@ -99,7 +101,7 @@ impl<R: Record, S: Source<R>> Merge<R, S> {
 
     /// The sources, the newest first.
     pub fn sources(&self) -> &[S] {
-        self.contest.sources()
+        &self.sources
     }
 
     /// Takes in `budget` entries, or as many as there are, and gives those that remain to `sink`, in order and
@@ -118,16 +120,16 @@ impl<R: Record, S: Source<R>> Merge<R, S> {
         let start = self.counts;
         let mut is_done = false;
         while self.counts.consumed - start.consumed < budget {
-            let Some(prefix) = self.contest.load()? else {
+            let Some(prefix) = self.load()? else {
                 is_done = true;
                 break;
             };
             let head = self.judge(prefix);
             if head.is_emitted {
-                sink(self.contest.entry())?;
+                sink(self.entry())?;
             }
             self.count(&head);
-            self.contest.advance();
+            self.advance();
         }
         self.counts.verify();
         Ok(Step { counts: self.counts.since(start), is_done })
@@ -141,17 +143,17 @@ impl<R: Record, S: Source<R>> Merge<R, S> {
     pub fn next(&mut self) -> Result<Option<Entry<&R>>, TableError> {
         self.pass_lent();
         loop {
-            let Some(prefix) = self.contest.load()? else { return Ok(None) };
+            let Some(prefix) = self.load()? else { return Ok(None) };
             let head = self.judge(prefix);
             self.count(&head);
             if head.is_emitted {
                 break;
             }
-            self.contest.advance();
+            self.advance();
         }
         self.is_lent = true;
         self.counts.verify();
-        Ok(Some(self.contest.entry()))
+        Ok(Some(self.entry()))
     }
 
     /// Whether nothing is left to consume. May read the next block to know.
@@ -160,13 +162,32 @@ impl<R: Record, S: Source<R>> Merge<R, S> {
     /// What a source gives; nothing is lost.
     pub fn is_done(&mut self) -> Result<bool, TableError> {
         self.pass_lent();
-        Ok(self.contest.load()?.is_none())
+        Ok(self.load()?.is_none())
+    }
+
+    #[inline]
+    fn load(&mut self) -> Result<Option<u64>, TableError> {
+        self.contest.load(self.sources.as_mut_slice())
+    }
+
+    /// The head, which is loaded.
+    #[expect(clippy::indexing_slicing, reason = "per value; the winner is one of the sources")]
+    #[inline]
+    fn entry(&self) -> Entry<&R> {
+        self.sources[self.contest.winner()].entry()
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "per value; the winner is one of the sources")]
+    #[inline]
+    fn advance(&mut self) {
+        self.contest.pass();
+        self.sources[self.contest.winner()].advance();
     }
 
     #[inline]
     fn pass_lent(&mut self) {
         if self.is_lent {
-            self.contest.advance();
+            self.advance();
             self.is_lent = false;
         }
     }
@@ -174,7 +195,7 @@ impl<R: Record, S: Source<R>> Merge<R, S> {
     /// What becomes of the head.
     #[inline]
     fn judge(&self, prefix: u64) -> Head<R::Key> {
-        let entry = self.contest.entry();
+        let entry = self.entry();
         let key = entry.value.key();
         let is_older = self.last.is_some_and(|(last, of)| last == prefix && of == key);
         let is_dropped = is_older || (entry.tombstone && self.tombstones == Tombstones::Drop);

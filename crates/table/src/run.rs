@@ -25,9 +25,10 @@
 mod kernels;
 
 use core::cmp::Ordering;
+use core::ops::Range;
 
 use smallvec::SmallVec;
-use understory_format::{Key, Record, usize_of};
+use understory_format::{Key, Record, u32_of, usize_of};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -49,9 +50,8 @@ pub(crate) struct Rank {
 }
 
 impl Rank {
-    pub(crate) fn new<R: Record>(value: &R, index: u32, tombstone: bool) -> Self {
-        let word = (index << 1) | u32::from(tombstone);
-        Self { prefix: U64::new(value.key().prefix()), word: U32::new(word) }
+    pub(crate) fn new(prefix: u64, index: u32, tombstone: bool) -> Self {
+        Self { prefix: U64::new(prefix), word: U32::new((index << 1) | u32::from(tombstone)) }
     }
 
     #[inline]
@@ -141,11 +141,11 @@ const fn is_prefix_whole<R: Record>() -> bool {
 /// Room to merge in, shared by all memtables whose beats are closed one after another.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    ranks: Vec<u128>,
+    ranks: Vec<Rank>,
 }
 
 impl Scratch {
-    /// Room for memtables of `value_count_max` values, 16 bytes for each. Larger ones work too, but at the cost
+    /// Room for memtables of `value_count_max` values, 12 bytes for each. Larger ones work too, but at the cost
     /// of an allocation.
     pub fn new(value_count_max: usize) -> Self {
         Self { ranks: Vec::with_capacity(value_count_max) }
@@ -153,7 +153,7 @@ impl Scratch {
 
     /// Memory in bytes.
     pub fn size(&self) -> usize {
-        self.ranks.capacity() * size_of::<u128>()
+        self.ranks.capacity() * size_of::<Rank>()
     }
 }
 
@@ -163,12 +163,32 @@ pub(crate) struct Sorter {
     ranks: Vec<u128>,
     /// Ranks by later words of their keys, the deeper ties on top.
     words: Vec<u128>,
+    sorted: Vec<Rank>,
 }
 
 impl Sorter {
     pub(crate) fn new() -> Self {
         let part = usize_of(PART);
-        Self { ranks: Vec::with_capacity(part), words: Vec::with_capacity(3 * part) }
+        Self {
+            ranks: Vec::with_capacity(part),
+            words: Vec::with_capacity(3 * part),
+            sorted: Vec::with_capacity(part),
+        }
+    }
+
+    /// Sorts the ranks of some slots, beside them; [`sorted`](Self::sorted) has them then.
+    pub(crate) fn sort<R: Record>(&mut self, store: &Store<R>, slots: Range<u32>) {
+        let Self { ranks, words, sorted } = self;
+        ranks.clear();
+        ranks.extend(slots.map(|slot| store.rank(slot).packed()));
+        sort(store, ranks, words);
+        sorted.clear();
+        sorted.extend(ranks.iter().map(|packed| Rank::from_packed(*packed)));
+    }
+
+    /// What was sorted last.
+    pub(crate) fn sorted(&self) -> &[Rank] {
+        &self.sorted
     }
 }
 
@@ -193,7 +213,7 @@ pub(crate) struct Runs {
 }
 
 /// Starts of runs and parts that are merged.
-type Starts = SmallVec<[u32; 32]>;
+pub(crate) type Starts = SmallVec<[u32; 32]>;
 
 impl Runs {
     /// Without runs; `value_count_max` values will need no allocation.
@@ -230,29 +250,41 @@ impl Runs {
     }
 
     /// The stretch from the last part to `end` is sorted.
-    fn add_part(&mut self, end: u32) {
+    pub(crate) fn add_part(&mut self, end: u32) {
         assert!(self.sorted < end, "a part is not empty");
         self.parts.push(core::mem::replace(&mut self.sorted, end));
     }
 
-    /// Makes the parts one run and folds; gives the starts of all that is merged.
-    fn close(&mut self) -> Starts {
-        let Some(&first) = self.parts.first() else { return Starts::new() };
+    /// How many of the oldest runs a close keeps as they are, and the order of the run that it makes of the others.
+    fn kept(&self) -> (usize, u8) {
         let (mut kept, mut order) = (self.runs.len(), 0);
         loop {
             let digit = self.runs.iter().take(kept).rev().take_while(|run| run.order == order).count();
             if digit + 1 < FAN_IN {
-                break;
+                return (kept, order);
             }
             kept -= digit;
             order += 1;
         }
-        let starts: Starts =
-            self.runs.iter().skip(kept).map(|run| run.start).chain(self.parts.drain(..)).collect();
+    }
+
+    /// The starts of all that [`close`](Self::close) will make one run of, in order; none if the beat is empty.
+    pub(crate) fn closing(&self) -> Starts {
+        if self.parts.is_empty() {
+            return Starts::new();
+        }
+        let runs = self.runs.iter().skip(self.kept().0).map(|run| run.start);
+        runs.chain(self.parts.iter().copied()).collect()
+    }
+
+    /// The parts and the runs that fold with them are one run now.
+    pub(crate) fn close(&mut self) {
+        let Some(&start) = self.closing().first() else { return };
+        let (kept, order) = self.kept();
         self.runs.truncate(kept);
-        self.runs.push(Run { start: starts.first().copied().unwrap_or(first), order });
+        self.runs.push(Run { start, order });
+        self.parts.clear();
         self.closed = self.sorted;
-        starts
     }
 
     /// Checks the relations between runs; what they hold is the memtable's to check.
@@ -269,44 +301,54 @@ impl Runs {
     }
 }
 
-/// Sorts what is unsorted into a part.
-pub(crate) fn sort_part<R: Record>(store: &mut Store<R>, runs: &mut Runs, sorter: &mut Sorter) {
-    let (start, end) = (runs.sorted(), store.len());
-    if start == end {
-        return;
-    }
-    let Sorter { ranks, words } = sorter;
+/// Merges the stretches that begin at `starts`, the last up to `end`, with the room of the scratch. The slots stay as
+/// they are. None if it is one stretch or none.
+pub(crate) fn fold<R: Record>(
+    store: &Store<R>,
+    starts: &Starts,
+    end: u32,
+    scratch: &mut Scratch,
+) -> Option<Fold> {
+    let [start, _, ..] = *starts.as_slice() else { return None };
+    let ends = starts.iter().skip(1).copied().chain([end]);
+    let mut inputs: SmallVec<[Input<'_, R>; 32]> =
+        starts.iter().zip(ends).map(|(start, end)| Input::new(store, *start..end)).collect();
+    let mut ranks = core::mem::take(&mut scratch.ranks);
     ranks.clear();
-    ranks.extend((start..end).map(|slot| store.rank(slot).packed()));
-    sort(store, ranks, words);
-    for (slot, packed) in (start..end).zip(ranks) {
-        store.set_rank(slot, Rank::from_packed(*packed));
-    }
-    runs.add_part(end);
+    merge(&mut inputs, &mut ranks);
+    Some(Fold { start, ranks, placed: 0 })
 }
 
-/// Ends a beat: makes its parts one run, and folds. All of the beat is in parts.
-pub(crate) fn close<R: Record>(store: &mut Store<R>, runs: &mut Runs, scratch: &mut Scratch) {
-    let end = store.len();
-    assert!(runs.sorted() == end, "a beat is closed when all of it is sorted");
-    let starts = runs.close();
-    if starts.len() < 2 {
-        return;
+/// Folded ranks on their way into the slots, some at a time. Until all are there, readers find them here.
+#[derive(Debug)]
+pub(crate) struct Fold {
+    start: u32,
+    ranks: Vec<Rank>,
+    /// Number of those that are in their slots.
+    placed: usize,
+}
+
+impl Fold {
+    /// Gives the room back.
+    pub(crate) fn give_back(self, scratch: &mut Scratch) {
+        assert!(self.placed == self.ranks.len(), "a fold ends when all its ranks are in their slots");
+        scratch.ranks = self.ranks;
     }
-    let start = starts.first().copied().expect("at least two");
-    let ranks = &mut scratch.ranks;
-    ranks.clear();
-    ranks.extend((start..end).map(|slot| store.rank(slot).packed()));
-    let ends = starts.iter().skip(1).copied().chain([end]);
-    let mut rest = ranks.as_slice();
-    let mut inputs: SmallVec<[Input<'_, R::Key>; 32]> = SmallVec::new();
-    for (from, to) in starts.iter().zip(ends) {
-        let (ranks, behind) = rest.split_at(usize_of(to - from));
-        inputs.push(Input::new(ranks));
-        rest = behind;
+
+    /// The rank of a slot that it covers.
+    pub(crate) fn rank(&self, slot: u32) -> Option<Rank> {
+        self.ranks.get(usize_of(slot.checked_sub(self.start)?)).copied()
     }
-    merge(store, start, &mut inputs);
-    runs.verify();
+
+    /// Puts up to `count` more into their slots; false when all are there.
+    pub(crate) fn place<R: Record>(&mut self, store: &mut Store<R>, count: usize) -> bool {
+        let left = self.ranks.get(self.placed..).unwrap_or_default();
+        let (now, later) = left.split_at(count.min(left.len()));
+        store.set_ranks(self.start + u32_of(self.placed), now);
+        let is_left = !later.is_empty();
+        self.placed += now.len();
+        is_left
+    }
 }
 
 #[cfg(test)]
@@ -320,8 +362,12 @@ mod tests {
         let mut most = 0;
         for n in 1..=256_u32 {
             (0..3).for_each(|part| runs.add_part(n * 10 + part));
-            assert_eq!(runs.close().len() % (FAN_IN - 1), 3 % (FAN_IN - 1));
-            assert!(runs.close().is_empty(), "an empty beat makes no run");
+            assert_eq!(runs.closing().len() % (FAN_IN - 1), 3 % (FAN_IN - 1));
+            runs.close();
+            assert!(runs.closing().is_empty(), "an empty beat makes no run");
+            let len = runs.len();
+            runs.close();
+            assert_eq!(runs.len(), len);
             runs.verify();
             let mut digits = 0;
             let mut rest = usize::try_from(n).unwrap();

@@ -11,11 +11,13 @@
 //! # Not here
 //! Compaction, other trees, the clock, and what makes a beat close.
 
+mod memory;
 mod publication;
 mod scan;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod view;
 
 pub use publication::Publication;
 pub use scan::Scan;

@@ -1,28 +1,55 @@
 //! The moment at which what was written becomes visible, the same one for all trees that share it.
 //!
+//! A reader captures what is visible and then looks whether something was published meanwhile; if so, it captures
+//! again. So readers write nothing that others read, and who publishes does not wait for them.
+//!
+//! # Invariants
+//! - `epoch` is odd while somebody publishes, and never twice the same even number: what is captured between two
+//!   looks at one even number is all before one publication and all after the one before it.
+//!
 //! # Not here
 //! What becomes visible: each tree knows how far it is published.
 
-use parking_lot::RwLock;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-/// Orders publishing and the start of reads, for all trees that share it.
-///
-/// A read begins with a capture of what is visible, for which it holds this shared for some nanoseconds. Who
-/// publishes several trees at once holds it exclusively meanwhile, so that no reader sees one without the others.
+use parking_lot::Mutex;
+
+/// Orders publishing and the start of reads, for all trees that share it: of what is published together no reader
+/// sees a part without the rest.
 #[derive(Debug, Default)]
-pub struct Publication(RwLock<()>);
+pub struct Publication {
+    epoch: AtomicU64,
+    turn: Mutex<()>,
+}
 
 impl Publication {
     /// Runs `work`, which is to [publish](crate::Tree::publish) trees, while no read begins. Nothing else belongs
     /// there: all readers wait for it.
     pub fn publish<T>(&self, work: impl FnOnce() -> T) -> T {
-        let _alone = self.0.write();
-        work()
+        let _turn = self.turn.lock();
+        let epoch = self.epoch.load(Ordering::Relaxed);
+        self.epoch.store(epoch + 1, Ordering::Relaxed);
+        // Who sees a store of `work` sees the odd number.
+        fence(Ordering::Release);
+        let result = work();
+        self.epoch.store(epoch + 2, Ordering::Release);
+        result
     }
 
-    /// Runs `work`, which captures what is visible, while nothing is published.
-    pub fn capture<T>(&self, work: impl FnOnce() -> T) -> T {
-        let _shared = self.0.read();
-        work()
+    /// Runs `work`, which captures what is visible, until nothing was published while it ran.
+    pub fn capture<T>(&self, mut work: impl FnMut() -> T) -> T {
+        loop {
+            let epoch = self.epoch.load(Ordering::Acquire);
+            if epoch % 2 == 1 {
+                // Until whoever publishes is done.
+                drop(self.turn.lock());
+                continue;
+            }
+            let result = work();
+            fence(Ordering::Acquire);
+            if self.epoch.load(Ordering::Relaxed) == epoch {
+                return result;
+            }
+        }
     }
 }

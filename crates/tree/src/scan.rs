@@ -1,11 +1,14 @@
 //! A scan: the records of one tree in order, merged from memtables and levels, tombstones left out.
 
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 use understory_format::{Beat, Direction, Key, KeyRange, Level, Record, TableInfo};
 use understory_manifest::Manifest;
-use understory_table::{Entry, LevelCursor, Merge, Source, TableError, Tombstones};
+use understory_table::{Entry, LevelCursor, MemReader, Merge, ReadAhead, Source, TableError, Tombstones};
+
+use crate::Tree;
+use crate::memory::Seen;
+use crate::view::{Tables, View};
 
 /// The tables of a level in a scan's order, looked up as the scan gets to them.
 #[derive(Clone, Debug)]
@@ -50,58 +53,130 @@ impl<K: Key> Iterator for LevelTables<K> {
     }
 }
 
+/// A memtable of the scan's view.
+#[derive(Debug)]
+pub(crate) struct MemorySource<'a, R: Record> {
+    tree: &'a Tree<R>,
+    seen: Seen,
+    reader: MemReader<R>,
+}
+
+impl<R: Record> MemorySource<'_, R> {
+    #[cold]
+    fn refill(&mut self) -> Result<Option<u64>, TableError> {
+        while !self.reader.is_ended() {
+            self.tree.refill(self.seen, &mut self.reader)?;
+            if let Some(Entry { value, .. }) = self.reader.head() {
+                return Ok(Some(value.key().prefix()));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl<R: Record> Source<R> for MemorySource<'_, R> {
+    #[inline]
+    fn load(&mut self) -> Result<Option<u64>, TableError> {
+        match self.reader.head() {
+            Some(Entry { value, .. }) => Ok(Some(value.key().prefix())),
+            None => self.refill(),
+        }
+    }
+
+    #[inline]
+    fn entry(&self) -> Entry<&R> {
+        self.reader.head().expect("an entry was loaded")
+    }
+
+    #[inline]
+    fn advance(&mut self) {
+        self.reader.advance();
+    }
+}
+
 /// What a scan reads from.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "a merge has few sources and asks them for every value")]
-pub(crate) enum ScanSource<R: Record> {
-    Memory(Vec<Entry<R>>, usize),
+enum ScanSource<'a, R: Record> {
+    Memory(MemorySource<'a, R>),
     Level(LevelCursor<R, LevelTables<R::Key>>),
 }
 
-impl<R: Record> Source<R> for ScanSource<R> {
+impl<R: Record> Source<R> for ScanSource<'_, R> {
+    #[inline]
     fn load(&mut self) -> Result<Option<u64>, TableError> {
         match self {
-            Self::Memory(entries, at) => Ok(entries.get(*at).map(|entry| entry.value.key().prefix())),
+            Self::Memory(source) => source.load(),
             Self::Level(cursor) => cursor.load(),
         }
     }
 
+    #[inline]
     fn entry(&self) -> Entry<&R> {
         match self {
-            Self::Memory(entries, at) => {
-                let Entry { value, tombstone } = entries.get(*at).expect("loaded");
-                Entry { value, tombstone: *tombstone }
-            }
+            Self::Memory(source) => source.entry(),
             Self::Level(cursor) => cursor.entry(),
         }
     }
 
+    #[inline]
+    fn key(&self) -> R::Key {
+        match self {
+            Self::Memory(source) => source.key(),
+            Self::Level(cursor) => cursor.key(),
+        }
+    }
+
+    #[inline]
     fn advance(&mut self) {
         match self {
-            Self::Memory(_, at) => *at += 1,
+            Self::Memory(source) => source.advance(),
             Self::Level(cursor) => cursor.advance(),
         }
     }
 
     fn prefetch(&mut self) {
         match self {
-            Self::Memory(..) => {}
+            Self::Memory(_) => {}
             Self::Level(cursor) => cursor.prefetch(),
         }
     }
 }
 
-/// The records of a range, one after another.
+/// The records of a range, one after another, as they were visible when the scan began.
+///
+/// Between calls it holds no lock and nothing that anybody waits for. So what it refers to may be used again before
+/// it is at its end: it is then *expired*.
 #[derive(Debug)]
 pub struct Scan<'a, R: Record> {
-    merge: Merge<R, ScanSource<R>>,
-    tree: PhantomData<&'a R>,
+    tree: &'a Tree<R>,
+    tables: Tables<R::Key>,
+    merge: Merge<R, ScanSource<'a, R>>,
+    expired: bool,
 }
 
-impl<R: Record> Scan<'_, R> {
-    /// A scan of sources given newest first.
-    pub(crate) fn new(sources: Vec<ScanSource<R>>, direction: Direction) -> Self {
-        Self { merge: Merge::new(sources, direction, Tombstones::Drop), tree: PhantomData }
+impl<'a, R: Record> Scan<'a, R> {
+    pub(crate) fn new(
+        tree: &'a Tree<R>,
+        view: View<R::Key>,
+        range: KeyRange<R::Key>,
+        direction: Direction,
+    ) -> Self {
+        let View { memtables, tables } = view;
+        let memory = |seen: Seen| {
+            ScanSource::Memory(MemorySource { tree, seen, reader: seen.reader(range, direction) })
+        };
+        let mut sources: Vec<_> = memtables.into_iter().map(memory).collect();
+        for level in tables.manifest.levels() {
+            if tables.manifest.range(level, range, Beat::MAX, direction).next().is_some() {
+                let infos = LevelTables::new(Arc::clone(&tables.manifest), level, range, direction);
+                let grid = Arc::clone(tree.grid());
+                let (layout, ahead) = (*tree.layout(), ReadAhead::SCAN);
+                let cursor = LevelCursor::new(grid, layout, infos, range, direction, ahead);
+                sources.push(ScanSource::Level(cursor));
+            }
+        }
+        Self { tree, tables, merge: Merge::new(sources, direction, Tombstones::Drop), expired: false }
     }
 
     /// The next record; none at the end.
@@ -111,7 +186,16 @@ impl<R: Record> Scan<'_, R> {
     /// open for too long; all further calls give the same.
     #[expect(clippy::should_implement_trait, reason = "it lends what it gives, and can fail")]
     pub fn next(&mut self) -> Result<Option<&R>, TableError> {
-        let entry = self.merge.next()?;
-        Ok(entry.map(|Entry { value, .. }| value))
+        if self.expired {
+            return Err(TableError::Expired);
+        }
+        match self.merge.next() {
+            Ok(entry) => Ok(entry.map(|Entry { value, .. }| value)),
+            Err(error) => {
+                let may_explain = self.tables.may_explain(&error, self.tree.grid());
+                self.expired = may_explain || matches!(error, TableError::Expired);
+                Err(if self.expired { TableError::Expired } else { error })
+            }
+        }
     }
 }

@@ -1,24 +1,35 @@
 //! The tree itself: where values go, and where they are looked for.
 //!
-//! ```text
-//! put -> mutable --swap_memtables--> immutable --flush, applied--> level 0 -> ... -> deepest level
-//!           ^                            |
-//!           '----- spare <- recycled ----'
-//! ```
+//! Any number of threads read beside one that writes. What they share, the memtables and which tables there are,
+//! stands behind one lock. Readers hold it shared for a lookup or to gather some entries, never while they read from
+//! disk and never between two calls; the writer holds it in short steps.
+//!
+//! A read begins with a *capture*: how far the tree is published, and its tables. It sees nothing that is published
+//! later. What it refers to may go away meanwhile: the memory of a memtable two swaps after its flush was applied, the
+//! blocks of a table with the second checkpoint after they were released. Nobody waits for readers; whoever comes too
+//! late is told ([`TableError::Expired`], from scans), or looks again (`get`). Blocks are found out by their checksums:
+//! what does not fit is damage only if the blocks could not have been used again.
+//!
+//! # How long a reader waits
+//! For the writer: for one step, which takes in 64 values, puts 1024 sorted or 4096 folded ranks into their slots, or
+//! exchanges memtables, tables or a hash index, which costs the same whatever their size: some microseconds. For a
+//! [publication](Publication): while the trees of one op are published, a store for each. The writer waits until those
+//! who read are done: up to a thousand entries that a scan gathers, some tens of microseconds.
 //!
 //! # Invariants
-//! - A value is in a memtable until the tables that hold it are visible: `apply` takes the immutable memtable
-//!   away together with the edits of its flush.
-//! - Two memtables take turns, so that the memory of their indexes is taken twice and no more.
+//! - A value is in a memtable until the tables that hold it are visible: `apply` exchanges both in one step.
+//! - Memtables take turns, so that the memory of their indexes is taken four times and no more.
 //! - Edits come whole and in order, removes of a level before inserts that overlap them: `Manifest` asserts.
+//! - One thread at a time writes (asserted by each call that does).
 //!
 //! # Not here
-//! What is flushed and compacted, and when: the forest.
+//! What is flushed and compacted, and when: the forest. The memtables' turns: `memory`.
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use understory_format::zerocopy::FromBytes;
 use understory_format::{
     Beat, Corruption, Direction, EditKind, Expected, Geometry, KeyRange, Level, ManifestEdit, Place, Record,
@@ -28,11 +39,13 @@ use understory_grid::Grid;
 use understory_io::Pool;
 use understory_manifest::Manifest;
 use understory_table::{
-    Entry, Full, LevelCursor, Memtable, ReadAhead, Scratch, Sealed, Source, TableError, TableLayout, search,
+    Access, Found, Full, MemReader, MemWriter, Memtable, Scratch, Sealed, TableError, TableLayout, search,
 };
 
 use crate::Publication;
-use crate::scan::{LevelTables, Scan, ScanSource};
+use crate::memory::{Memory, Seen};
+use crate::scan::Scan;
+use crate::view::{Tables, View, is_of_bytes};
 
 /// What [`values_per_bar`] may be at most: what a memtable can hold.
 pub const VALUES_PER_BAR_MAX: u64 = 1 << 31;
@@ -46,18 +59,41 @@ pub struct Tree<R: Record> {
     layout: TableLayout,
     pool: Pool,
     publication: Arc<Publication>,
-    state: RwLock<State<R>>,
+    /// The position behind the last value that was appended.
+    appended: AtomicU64,
+    /// The position up to which readers see values.
+    visible: AtomicU64,
+    shared: RwLock<Shared<R>>,
+    writer: Mutex<Writer<R>>,
 }
 
 /// What readers and the writer share.
-struct State<R: Record> {
-    mutable: Memtable<R>,
-    immutable: Option<Sealed<R>>,
-    /// The memory of the memtable flushed last, for the next.
-    spare: Option<Memtable<R>>,
+struct Shared<R: Record> {
+    memory: Memory<R>,
+    /// Never changed while somebody else has it, but exchanged.
     manifest: Arc<Manifest<R::Key>>,
+}
+
+/// What the writer has for itself.
+struct Writer<R: Record> {
+    appender: MemWriter,
+    /// The memory of a memtable that nobody reads any more, for the next.
+    spare: Option<Memtable<R>>,
     /// Edits of the manifest log, gathered while it is read.
     loading: Vec<ManifestEdit>,
+}
+
+/// The mutable memtable, behind the lock of the tree.
+struct Mutable<'a, R: Record>(&'a RwLock<Shared<R>>);
+
+impl<R: Record> Access<R> for Mutable<'_, R> {
+    fn read<T>(&self, work: impl FnOnce(&Memtable<R>) -> T) -> T {
+        work(self.0.read().memory.mutable())
+    }
+
+    fn write<T>(&mut self, work: impl FnOnce(&mut Memtable<R>) -> T) -> T {
+        work(self.0.write().memory.mutable_mut())
+    }
 }
 
 /// What one level of one tree holds.
@@ -87,12 +123,23 @@ impl<R: Record> Tree<R> {
         pool: Pool,
         publication: Arc<Publication>,
     ) -> Self {
-        let count_max = values_per_bar(grid.geometry(), u32_of(size_of::<R>()));
-        let count_max = u32::try_from(count_max).expect("the caller asked whether the records fit");
-        let mutable = Memtable::new(pool.clone(), count_max);
-        let manifest = Arc::new(Manifest::new(grid.geometry().levels));
-        let state = State { mutable, immutable: None, spare: None, manifest, loading: Vec::new() };
-        Self { id, grid, layout, pool, publication, state: RwLock::new(state) }
+        assert!(layout.is_of::<R>(), "the layout of this record");
+        let shared = Shared {
+            memory: Memory::new(memtable(&grid, &pool)),
+            manifest: Arc::new(Manifest::new(grid.geometry().levels)),
+        };
+        let writer = Writer { appender: MemWriter::default(), spare: None, loading: Vec::new() };
+        Self {
+            id,
+            grid,
+            layout,
+            pool,
+            publication,
+            appended: AtomicU64::new(0),
+            visible: AtomicU64::new(0),
+            shared: RwLock::new(shared),
+            writer: Mutex::new(writer),
+        }
     }
 
     /// The tree's id.
@@ -116,20 +163,21 @@ impl<R: Record> Tree<R> {
     /// Its tables, level by level, as they are now.
     #[must_use]
     pub fn manifest(&self) -> Arc<Manifest<R::Key>> {
-        Arc::clone(&self.state.read().manifest)
+        Arc::clone(&self.shared.read().manifest)
     }
 
-    /// The memtable that waits to be flushed.
+    /// The memtable that waits to be flushed, for its flush: nobody else may keep it, and the flush not beyond its
+    /// [`apply`](Self::apply).
     #[must_use]
     pub fn immutable(&self) -> Option<Sealed<R>> {
-        self.state.read().immutable.clone()
+        self.shared.read().memory.immutable().cloned()
     }
 
-    /// Values, overwritten ones included, in the mutable and in the immutable memtable.
+    /// Values, overwritten ones and unpublished ones included, in the mutable and in the immutable memtable.
     #[must_use]
     pub fn memtable_counts(&self) -> (u64, u64) {
-        let state = self.state.read();
-        (state.mutable.len(), state.immutable.as_ref().map_or(0, Sealed::len))
+        let shared = self.shared.read();
+        (shared.memory.mutable().len(), shared.memory.immutable().map_or(0, Sealed::len))
     }
 
     /// What a level holds.
@@ -157,101 +205,142 @@ impl<R: Record> Tree<R> {
     /// If `values` is no whole number of records, or the bitmap not as long as they need. If another thread writes.
     pub fn append(&self, values: &[u8], tombstones: Option<&[u8]>) -> Result<(), Full> {
         let values = <[R]>::ref_from_bytes(values).expect("a whole number of records");
-        for (index, value) in values.iter().enumerate() {
-            let is_set =
-                |bitmap: &[u8]| bitmap.get(index / 8).is_some_and(|byte| byte >> (index % 8) & 1 == 1);
-            self.state.write().mutable.put(value, tombstones.is_some_and(is_set))?;
-        }
-        Ok(())
+        self.add(|appender, to| appender.append(to, values, tombstones))
     }
 
     /// Adds one record, or a tombstone for its key.
     ///
     /// # Errors
     /// As [`append`](Self::append).
+    ///
+    /// # Panics
+    /// If another thread writes.
     pub fn put(&self, record: &R, tombstone: bool) -> Result<(), Full> {
-        self.append(record.as_bytes(), tombstone.then_some([1].as_slice()))
+        self.add(|appender, to| appender.put(to, record, tombstone))
     }
 
-    /// Makes all that was added visible. For several trees at once: within [`Publication::publish`].
-    pub fn publish(&self) {}
+    fn add(
+        &self,
+        work: impl FnOnce(&mut MemWriter, &mut Mutable<'_, R>) -> Result<(), Full>,
+    ) -> Result<(), Full> {
+        let mut writer = self.writer();
+        work(&mut writer.appender, &mut Mutable(&self.shared))?;
+        self.appended.store(self.shared.read().memory.end(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes all that was added visible. For several trees at once: within [`Publication::publish`], and so where a
+    /// reader is to see no tree ahead of another.
+    pub fn publish(&self) {
+        self.visible.store(self.appended.load(Ordering::Relaxed), Ordering::Release);
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer<R>> {
+        self.writer.try_lock().expect("one thread at a time writes")
+    }
+
+    /// Runs `work` on what is shared and the position up to which it is visible. That is not behind what any tree
+    /// of the publication showed before.
+    #[inline]
+    fn capture<T>(&self, work: impl FnOnce(&Shared<R>, u64) -> T) -> T {
+        let (shared, visible) = self.publication.capture(|| {
+            let shared = self.shared.read();
+            let visible = self.visible.load(Ordering::Acquire);
+            (shared, visible)
+        });
+        work(&shared, visible)
+    }
 
     /// The record of `key`. At most one index block and one page are read per level that may hold it.
     ///
     /// # Errors
     /// Damage or failure of what has to be read.
     pub fn get(&self, key: R::Key) -> Result<Option<R>, TableError> {
-        let (mut found, manifest) = self.publication.capture(|| {
-            let state = self.state.read();
-            let mut found = state.mutable.get(key);
-            if found.is_absent()
-                && let Some(sealed) = &state.immutable
-            {
-                found = sealed.get(key);
+        loop {
+            let (found, manifest) = self.capture(|shared, visible| {
+                let found = shared.memory.get(key, visible);
+                let manifest = found.is_absent().then(|| Arc::clone(&shared.manifest));
+                (found, manifest)
+            });
+            let Some(manifest) = manifest else { return Ok(found.value()) };
+            match self.get_in_tables(&manifest, key) {
+                Ok(found) => return Ok(found.value()),
+                // Blocks of these tables may have been used again, if others have their values now.
+                Err(error) if is_of_bytes(&error) && !Arc::ptr_eq(&manifest, &self.manifest()) => {}
+                Err(error) => return Err(error),
             }
-            (found, Arc::clone(&state.manifest))
-        });
-        for level in manifest.levels() {
-            if !found.is_absent() {
-                break;
-            }
-            let Some(table) = manifest.find(level, key, Beat::MAX) else { continue };
-            found = search(&self.grid, &self.layout, &table.info, key)?;
         }
-        Ok(found.value())
+    }
+
+    fn get_in_tables(&self, manifest: &Manifest<R::Key>, key: R::Key) -> Result<Found<R>, TableError> {
+        for level in manifest.levels() {
+            let Some(table) = manifest.find(level, key, Beat::MAX) else { continue };
+            let found = search(&self.grid, &self.layout, &table.info, key)?;
+            if !found.is_absent() {
+                return Ok(found);
+            }
+        }
+        Ok(Found::Absent)
     }
 
     /// The records whose keys lie in `range`, in the direction's order, as they are visible now, however long the
     /// scan takes. Reads nothing before the first record is asked for.
     #[must_use]
     pub fn scan(&self, range: KeyRange<R::Key>, direction: Direction) -> Scan<'_, R> {
-        let state = self.state.read();
-        let mut sources = vec![gather(state.mutable.cursor(range, direction))];
-        if let Some(sealed) = &state.immutable {
-            sources.push(gather(sealed.cursor(range, direction)));
-        }
-        for level in state.manifest.levels() {
-            let tables = LevelTables::new(Arc::clone(&state.manifest), level, range, direction);
-            let grid = Arc::clone(&self.grid);
-            let cursor = LevelCursor::new(grid, self.layout, tables, range, direction, ReadAhead::SCAN);
-            sources.push(ScanSource::Level(cursor));
-        }
-        Scan::new(sources, direction)
+        let view = self.capture(|shared, visible| View {
+            memtables: shared.memory.seen(visible).collect(),
+            tables: Tables::new(&self.grid, &shared.manifest),
+        });
+        Scan::new(self, view, range, direction)
+    }
+
+    /// Gathers the next entries for a reader of a view's memtable.
+    pub(crate) fn refill(&self, seen: Seen, reader: &mut MemReader<R>) -> Result<(), TableError> {
+        self.shared.read().memory.refill(seen, reader).map_err(|_| TableError::Expired)
     }
 
     /// Sorts what this beat put into a run.
+    ///
+    /// # Panics
+    /// If another thread writes.
     pub fn close_beat(&self, scratch: &mut Scratch) {
-        self.state.write().mutable.close_beat(scratch);
+        self.writer().appender.close_beat(&mut Mutable(&self.shared), scratch);
     }
 
-    /// Makes the mutable memtable the one to be flushed, at the end of a bar.
+    /// Ends a bar: makes the mutable memtable the one to be flushed, and lets go of the memory of what was flushed
+    /// before the last call. To be called for all trees at the end of each bar, so that no more than three bars are in
+    /// memory.
     ///
     /// # Panics
-    /// If the one before was not flushed.
+    /// If the memtable before was not flushed, or somebody still has the one that was. If another thread writes.
     pub fn swap_memtables(&self) {
-        let mut state = self.state.write();
-        assert!(state.immutable.is_none(), "every memtable is flushed within the bar after its own");
-        if state.mutable.is_empty() {
-            return;
+        let mut writer = self.writer();
+        let retired = self.shared.write().memory.take_retired();
+        if let Some(sealed) = retired {
+            let recycled = sealed.recycle().expect("nobody but its flush had the immutable memtable");
+            writer.spare = Some(recycled);
         }
-        let count_max = state.mutable.value_count_max();
-        let next = state.spare.take().unwrap_or_else(|| Memtable::new(self.pool.clone(), count_max));
-        state.immutable = Some(std::mem::replace(&mut state.mutable, next).seal());
+        let next = writer.spare.take().unwrap_or_else(|| memtable(&self.grid, &self.pool));
+        writer.spare = self.shared.write().memory.swap(next);
     }
 
-    /// Makes the outputs of a compaction visible in place of its inputs.
+    /// Makes the outputs of a compaction visible in place of its inputs. Costs a copy of the manifest, as readers may
+    /// have the present one.
     ///
     /// # Panics
-    /// If the edits do not fit the tree's tables: they are the engine's own.
+    /// If the edits do not fit the tree's tables: they are the engine's own. If another thread writes.
     pub fn apply(&self, is_flush: bool, edits: &[ManifestEdit]) {
-        let mut state = self.state.write();
-        let manifest = Arc::make_mut(&mut state.manifest);
+        let _writer = self.writer();
+        let mut manifest = Manifest::clone(&self.manifest());
         for edit in edits {
             manifest.apply_own(edit);
         }
+        let mut manifest = Arc::new(manifest);
+        let mut shared = self.shared.write();
+        // The old one is given back when readers may read again.
+        std::mem::swap(&mut shared.manifest, &mut manifest);
         if is_flush {
-            let flushed = state.immutable.take().expect("a flush writes the immutable memtable");
-            state.spare = flushed.recycle().ok();
+            shared.memory.flushed(self.visible.load(Ordering::Relaxed));
         }
     }
 
@@ -272,7 +361,7 @@ impl<R: Record> Tree<R> {
         if table.value_count > values_max {
             return too_many("table.value_count", values_max, table.value_count);
         }
-        self.state.write().loading.push(ManifestEdit { kind: EditKind::Insert, level, table });
+        self.writer().loading.push(ManifestEdit { kind: EditKind::Insert, level, table });
         Ok(())
     }
 
@@ -281,21 +370,18 @@ impl<R: Record> Tree<R> {
     /// # Errors
     /// What does not fit: a level that is not there, tables that overlap or share a block.
     pub fn loaded(&self) -> Result<(), Corruption> {
-        let mut state = self.state.write();
-        let edits = std::mem::take(&mut state.loading);
-        state.manifest = Arc::new(Manifest::load(state.manifest.level_count(), edits)?);
+        let edits = std::mem::take(&mut self.writer().loading);
+        let manifest = Arc::new(Manifest::load(self.manifest().level_count(), edits)?);
+        self.shared.write().manifest = manifest;
         Ok(())
     }
 }
 
-fn gather<R: Record>(mut cursor: impl Source<R>) -> ScanSource<R> {
-    let mut entries = Vec::new();
-    while let Ok(Some(_)) = cursor.load() {
-        let Entry { value, tombstone } = cursor.entry();
-        entries.push(Entry { value: *value, tombstone });
-        cursor.advance();
-    }
-    ScanSource::Memory(entries, 0)
+/// An empty memtable that has room for what a bar may bring.
+fn memtable<R: Record>(grid: &Grid, pool: &Pool) -> Memtable<R> {
+    let count_max = values_per_bar(grid.geometry(), u32_of(size_of::<R>()));
+    let count_max = u32::try_from(count_max).expect("the caller asked whether the records fit");
+    Memtable::new(pool.clone(), count_max)
 }
 
 impl<R: Record> fmt::Debug for Tree<R> {

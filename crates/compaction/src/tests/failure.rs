@@ -56,10 +56,10 @@ fn an_operation_fails() {
             match result {
                 // Read ahead in vain, and again when it was wanted; or from the other copy.
                 Ok(()) => {}
-                Err(TableError::Grid(GridError::Io(_) | GridError::OutOfSpace { .. })) if !is_poisoned => {
-                    reads += 1
-                }
-                Err(TableError::Grid(GridError::Io(_) | GridError::Poisoned)) => writes += 1,
+                Err(TableError::Grid(
+                    GridError::Io(_) | GridError::Unreadable { .. } | GridError::OutOfSpace { .. },
+                )) if !is_poisoned => reads += 1,
+                Err(TableError::Grid(GridError::Io(_) | GridError::Poisoned { .. })) => writes += 1,
                 Err(error) => panic!("{what}: {error}"),
             }
             check_inputs(&tree, &what);

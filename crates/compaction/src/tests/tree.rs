@@ -12,7 +12,8 @@ use understory_grid::{CheckpointUpdate, FormatState, Grid, GridOptions};
 use understory_io::{Arena, Machine, Pool, SimStorage};
 use understory_manifest::{Manifest, Table};
 use understory_table::{
-    LevelCursor, Memtable, ReadAhead, Scratch, Sealed, TableError, TableLayout, TableWriter, verify,
+    LevelCursor, MemWriter, Memtable, ReadAhead, Scratch, Sealed, TableError, TableLayout, TableWriter,
+    verify,
 };
 use understory_testkit::TestRecord;
 
@@ -112,13 +113,14 @@ impl<R: TestRecord> TestTree<R> {
     /// Puts entries into the memtable in this order, a beat after each `beat` of them, and seals it.
     pub(super) fn seal(&mut self, entries: &[(R, bool)], beat: usize) {
         let mut memtable = Memtable::new(self.pool.clone(), 1 << 16);
+        let mut writer = MemWriter::default();
         let mut newest = BTreeMap::new();
         for entries in entries.chunks(beat) {
             for (record, tombstone) in entries {
-                memtable.put(record, *tombstone).unwrap();
+                writer.put(&mut memtable, record, *tombstone).unwrap();
                 newest.insert(record.key(), (*record, *tombstone));
             }
-            memtable.close_beat(&mut Scratch::default());
+            writer.close_beat(&mut memtable, &mut Scratch::default());
         }
         self.sealed = Some(memtable.seal());
         self.memtable = newest.into_values().collect();

@@ -5,6 +5,10 @@
 //! readers do not change what they read: their cursor takes a copy of the ranks in range and sorts that from
 //! the front in growing steps, so that a read of a few values does not pay for all.
 //!
+//! A [`Cursor`] holds no contents, only numbers of slots and values; it is given the contents with each call. So it
+//! can be kept while others write, until runs are folded ([`Contents::folds`]): values that come later are in no
+//! stretch that it walks.
+//!
 //! # Invariants
 //! - Every version is given, by key in the direction, equal keys newest first (model tests).
 
@@ -15,7 +19,7 @@ use core::ops::{Deref, Range};
 use understory_format::{Key, Record};
 
 use super::Contents;
-use crate::contest::Contest;
+use crate::contest::{Contest, Sources};
 use crate::run::{Rank, compare_ages, compare_keys};
 use crate::{Direction, Entry, KeyRange, Source, TableError};
 
@@ -25,55 +29,99 @@ const PREFETCH_DISTANCE: u32 = 8;
 /// How much of the suffix is sorted first; each further step is three times what is sorted by then.
 const SORT_STEP_MIN: usize = 64;
 
+/// A place in the order of a memtable's entries, and the way on from it.
+#[derive(Debug)]
+pub(super) struct Cursor<R: Record> {
+    runs: Vec<RunCursor<R>>,
+    contest: Contest<R>,
+}
+
+impl<R: Record> Cursor<R> {
+    /// At the first of the entries of `range` in `direction`. Of the values, those from `limit` on are given only
+    /// as far as they are in one run with others.
+    pub(super) fn new(
+        contents: &Contents<R>,
+        range: KeyRange<R::Key>,
+        direction: Direction,
+        limit: u32,
+    ) -> Self {
+        let mut runs = Vec::new();
+        let suffix = contents.runs.sorted()..contents.store.len().min(limit);
+        if !suffix.is_empty() {
+            let walk = Walk::Suffix(Suffix::new(contents, suffix, range, direction));
+            runs.push(RunCursor { head: None, walk });
+        }
+        for (start, end) in contents.runs.newest_first().filter(|(start, _)| *start < limit) {
+            let slots = slots_in_range(contents, start..end, range);
+            if !slots.is_empty() {
+                let walk = Walk::Slots(Slots::new(slots, direction));
+                runs.push(RunCursor { head: None, walk });
+            }
+        }
+        Self { runs, contest: Contest::new(direction) }
+    }
+
+    /// Finds the next entry, and gives the prefix of its key; none at the end.
+    #[inline]
+    pub(super) fn load(&mut self, contents: &Contents<R>) -> Option<u64> {
+        let loaded = self.contest.load(&mut Among { contents, runs: &mut self.runs });
+        loaded.expect("memory does not fail")
+    }
+
+    /// The rank of the entry that was loaded.
+    #[expect(clippy::indexing_slicing, reason = "per value; the winner is one of the runs")]
+    #[inline]
+    pub(super) fn head(&self) -> Rank {
+        self.runs[self.contest.winner()].head()
+    }
+
+    /// Goes past the entry that was loaded.
+    #[expect(clippy::indexing_slicing, reason = "per value; the winner is one of the runs")]
+    #[inline]
+    pub(super) fn advance(&mut self) {
+        self.contest.pass();
+        let head = self.runs[self.contest.winner()].head.take();
+        assert!(head.is_some(), "the caller has loaded a head");
+    }
+
+    fn prefetch(&mut self, contents: &Contents<R>) {
+        Among { contents, runs: &mut self.runs }.prefetch();
+    }
+}
+
 /// The entries of a memtable: all versions of each key, newest first. A [`Source`] that never fails.
 ///
 /// `H` is what holds the contents: a reference for a memtable that is open, a counted one if it is sealed.
 pub struct MemCursor<R: Record, H> {
-    contest: Contest<R, RunCursor<R, H>>,
+    contents: H,
+    cursor: Cursor<R>,
 }
 
-impl<R: Record, H: Deref<Target = Contents<R>> + Clone> MemCursor<R, H> {
+impl<R: Record, H: Deref<Target = Contents<R>>> MemCursor<R, H> {
     pub(super) fn new(contents: H, range: KeyRange<R::Key>, direction: Direction) -> Self {
-        let mut cursors = Vec::new();
-        let suffix = contents.runs.sorted()..contents.store.len();
-        if !suffix.is_empty() {
-            let walk = Walk::Suffix(Suffix::new(&contents, suffix, range, direction));
-            cursors.push(RunCursor { contents: contents.clone(), head: None, walk });
-        }
-        for (start, end) in contents.runs.newest_first() {
-            let slots = slots_in_range(&contents, start..end, range);
-            if !slots.is_empty() {
-                let walk = Walk::Slots(Slots::new(slots, direction));
-                cursors.push(RunCursor { contents: contents.clone(), head: None, walk });
-            }
-        }
-        Self { contest: Contest::new(cursors, direction) }
+        let cursor = Cursor::new(&contents, range, direction, contents.store.len());
+        Self { contents, cursor }
     }
 }
 
 impl<R: Record, H: Deref<Target = Contents<R>>> Source<R> for MemCursor<R, H> {
     #[inline]
     fn load(&mut self) -> Result<Option<u64>, TableError> {
-        self.contest.load()
+        Ok(self.cursor.load(&self.contents))
     }
 
     #[inline]
     fn entry(&self) -> Entry<&R> {
-        self.contest.entry()
-    }
-
-    #[inline]
-    fn key(&self) -> R::Key {
-        self.contest.key()
+        self.contents.entry(self.cursor.head())
     }
 
     #[inline]
     fn advance(&mut self) {
-        self.contest.advance();
+        self.cursor.advance();
     }
 
     fn prefetch(&mut self) {
-        self.contest.prefetch();
+        self.cursor.prefetch(&self.contents);
     }
 }
 
@@ -83,9 +131,51 @@ impl<R: Record, H> fmt::Debug for MemCursor<R, H> {
     }
 }
 
+/// The runs of a cursor with the contents that they are of.
+struct Among<'a, R: Record> {
+    contents: &'a Contents<R>,
+    runs: &'a mut [RunCursor<R>],
+}
+
+#[expect(clippy::indexing_slicing, reason = "per value; a contest knows no other inputs than the runs")]
+impl<R: Record> Sources<R> for Among<'_, R> {
+    fn count(&self) -> usize {
+        self.runs.len()
+    }
+
+    #[inline]
+    fn load(&mut self, input: usize) -> Result<Option<u64>, TableError> {
+        Ok(self.runs[input].load(self.contents).map(Rank::prefix))
+    }
+
+    #[inline]
+    fn key(&self, input: usize) -> R::Key {
+        self.contents.entry(self.runs[input].head()).value.key()
+    }
+
+    fn prefetch(&mut self) {
+        self.runs.iter().for_each(|run| run.prefetch(self.contents));
+    }
+}
+
 /// The part of a run's slots whose keys are in `range`.
 fn slots_in_range<R: Record>(
     contents: &Contents<R>,
+    slots: Range<u32>,
+    range: KeyRange<R::Key>,
+) -> Range<u32> {
+    match contents.fold {
+        // Most of the time; the search is half of what a short scan costs.
+        None => search(contents, |slot| contents.store.rank(slot), slots, range),
+        Some(_) => search(contents, |slot| contents.rank(slot), slots, range),
+    }
+}
+
+/// As [`slots_in_range`], with the rank of a slot.
+#[inline]
+fn search<R: Record>(
+    contents: &Contents<R>,
+    rank: impl Fn(u32) -> Rank,
     slots: Range<u32>,
     range: KeyRange<R::Key>,
 ) -> Range<u32> {
@@ -93,7 +183,7 @@ fn slots_in_range<R: Record>(
         let (mut low, mut high) = (slots.start, slots.end);
         while low < high {
             let middle = low + (high - low) / 2;
-            if is_inside(compare_with(contents, contents.store.rank(middle), key)) {
+            if is_inside(compare_with(contents, rank(middle), key)) {
                 low = middle + 1;
             } else {
                 high = middle;
@@ -112,55 +202,44 @@ fn compare_with<R: Record>(contents: &Contents<R>, rank: Rank, key: R::Key) -> O
 }
 
 /// A cursor over one run or over the open suffix.
-struct RunCursor<R: Record, H> {
-    contents: H,
+#[derive(Debug)]
+struct RunCursor<R> {
     head: Option<Rank>,
     walk: Walk<R>,
 }
 
+#[derive(Debug)]
 enum Walk<R> {
     Slots(Slots),
     Suffix(Suffix<R>),
 }
 
-impl<R: Record, H: Deref<Target = Contents<R>>> RunCursor<R, H> {
+impl<R: Record> RunCursor<R> {
     #[inline]
     fn head(&self) -> Rank {
         self.head.expect("the caller has loaded a head")
     }
-}
 
-impl<R: Record, H: Deref<Target = Contents<R>>> Source<R> for RunCursor<R, H> {
     #[inline]
-    fn load(&mut self) -> Result<Option<u64>, TableError> {
+    fn load(&mut self, contents: &Contents<R>) -> Option<Rank> {
         if self.head.is_none() {
             self.head = match &mut self.walk {
-                Walk::Slots(slots) => slots.next(&self.contents),
-                Walk::Suffix(suffix) => suffix.next(&self.contents),
+                Walk::Slots(slots) => slots.next(contents),
+                Walk::Suffix(suffix) => suffix.next(contents),
             };
         }
-        Ok(self.head.map(Rank::prefix))
+        self.head
     }
 
-    #[inline]
-    fn entry(&self) -> Entry<&R> {
-        let head = self.head();
-        Entry { value: self.contents.store.value(head.index()), tombstone: head.is_tombstone() }
-    }
-
-    #[inline]
-    fn advance(&mut self) {
-        assert!(self.head.take().is_some(), "the caller has loaded a head");
-    }
-
-    fn prefetch(&mut self) {
+    fn prefetch(&self, contents: &Contents<R>) {
         if let Walk::Slots(slots) = &self.walk {
-            slots.prefetch_first(&self.contents);
+            slots.prefetch_first(contents);
         }
     }
 }
 
 /// The slots of a run that are still to be given.
+#[derive(Debug)]
 struct Slots {
     /// Given next, upwards.
     stretch: Range<u32>,
@@ -188,7 +267,7 @@ impl Slots {
         }
         let slot = self.stretch.start;
         self.stretch.start += 1;
-        Some(contents.store.rank(slot))
+        Some(contents.rank(slot))
     }
 
     /// Makes the slots of the greatest key below the stretch; none if there are none.
@@ -201,7 +280,7 @@ impl Slots {
         if let Some(ahead) = start.checked_sub(PREFETCH_DISTANCE).filter(|ahead| self.below.contains(ahead)) {
             contents.prefetch(ahead);
         }
-        let packed = |slot| contents.store.rank(slot).packed();
+        let packed = |slot| contents.rank(slot).packed();
         while start > self.below.start
             && compare_keys(&contents.store, packed(start - 1), packed(end - 1)).is_eq()
         {
@@ -221,6 +300,7 @@ impl Slots {
 }
 
 /// A copy of the suffix's ranks in range, sorted as far as needed.
+#[derive(Debug)]
 struct Suffix<R> {
     packed: Vec<u128>,
     sorted: usize,
@@ -235,8 +315,7 @@ impl<R: Record> Suffix<R> {
             compare_with(contents, *rank, range.min()).is_ge()
                 && compare_with(contents, *rank, range.max()).is_le()
         };
-        let packed =
-            slots.map(|slot| contents.store.rank(slot)).filter(is_inside).map(Rank::packed).collect();
+        let packed = slots.map(|slot| contents.rank(slot)).filter(is_inside).map(Rank::packed).collect();
         Self { packed, sorted: 0, next: 0, direction, record: core::marker::PhantomData }
     }
 

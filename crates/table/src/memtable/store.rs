@@ -1,9 +1,10 @@
 //! Values in arrival order, in chunks that are taken from a shared pool one at a time; a value never moves.
 //!
-//! A chunk holds `n` values and behind them `n` [`Rank`]s. The rank slots are a second array over the same
-//! indexes: at first the slot of a value holds its own rank; once it is sorted with others, the slots of
-//! these values hold their ranks in key order (see `run`). So a run needs no
-//! memory of its own, and all memory of a memtable but its hash index comes from the pool as values arrive.
+//! A chunk holds `n` values, behind them `n` [`Rank`]s, and behind these for each value the rank's word of the version
+//! of its key that it follows. The rank slots are a second array over the same indexes: at first the slot of a value
+//! holds its own rank; once it is sorted with others, the slots of these values hold their ranks in key order (see
+//! `run`). So a run needs no memory of its own, and all memory of a memtable but its hash index comes from the pool
+//! as values arrive.
 //!
 //! # Invariants
 //! - Value `i` is in chunk `i / n` at place `i % n`; there are exactly as many chunks as `len` values need.
@@ -11,8 +12,9 @@
 
 use core::fmt;
 use core::marker::PhantomData;
+use core::ops::Range;
 
-use understory_format::{Record, usize_of};
+use understory_format::{Record, u32_of, usize_of};
 use understory_io::{Buffer, Pool, prefetch_line};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -57,9 +59,15 @@ impl Divisor {
     }
 }
 
-/// Values, each with its rank, that a chunk has room for.
+/// The word of a version that is none. No version that another follows has it: its index is below the last one.
+pub(super) const NO_WORD: u32 = u32::MAX;
+
+/// Bytes of a word in a chunk.
+const WORD_SIZE: usize = size_of::<u32>();
+
+/// Values, each with its rank and the word of the version before it, that a chunk has room for.
 pub(super) const fn values_per_chunk<R>(chunk_size: usize) -> usize {
-    chunk_size / (size_of::<R>() + size_of::<Rank>())
+    chunk_size / (size_of::<R>() + size_of::<Rank>() + WORD_SIZE)
 }
 
 /// The chunks of one memtable.
@@ -69,8 +77,9 @@ pub(crate) struct Store<R> {
     len: u32,
     len_max: u32,
     per_chunk: Divisor,
-    /// Where in a chunk its ranks begin.
+    /// Where in a chunk its ranks begin, and its words.
     ranks_start: usize,
+    words_start: usize,
     record: PhantomData<R>,
 }
 
@@ -87,6 +96,7 @@ impl<R: Record> Store<R> {
             len_max,
             per_chunk: Divisor::new(u32::try_from(per_chunk).expect("a chunk is below 4 GiB")),
             ranks_start: per_chunk * size_of::<R>(),
+            words_start: per_chunk * (size_of::<R>() + size_of::<Rank>()),
             pool,
             record: PhantomData,
         }
@@ -109,27 +119,51 @@ impl<R: Record> Store<R> {
         self.pool.buffer_size()
     }
 
-    /// Appends a value and gives its rank.
-    pub(super) fn append(&mut self, value: &R, tombstone: bool) -> Result<Rank, Full> {
-        if self.len == self.len_max {
+    /// Takes the chunks that `count` more values need from the pool.
+    pub(super) fn take_chunks(&self, count: usize) -> Result<Vec<Buffer>, Full> {
+        let len = usize_of(self.len) + count;
+        if len > usize_of(self.len_max) {
             return Err(Full::Values { count_max: self.len_max });
         }
-        let index = self.len;
-        let (chunk, place) = self.per_chunk.divide(index);
-        if chunk == self.chunks.len() {
-            let buffer = self.pool.take().ok_or(Full::Chunks { count: self.pool.count() })?;
-            assert!(buffer.len() == self.pool.buffer_size());
-            self.chunks.push(buffer);
+        let needed = len.div_ceil(usize_of(self.per_chunk.divisor)).saturating_sub(self.chunks.len());
+        let mut chunks = Vec::with_capacity(needed);
+        while chunks.len() < needed {
+            let chunk = self.pool.take().ok_or(Full::Chunks { count: self.pool.count() })?;
+            assert!(chunk.len() == self.pool.buffer_size());
+            chunks.push(chunk);
         }
-        let rank = Rank::new(value, index, tombstone);
-        let buffer = self.chunks.get_mut(chunk).expect("taken above, or with an earlier value");
-        let start = place * size_of::<R>();
-        let to =
-            buffer.get_mut(start..start + size_of::<R>()).expect("a place is below the values of a chunk");
-        to.copy_from_slice(value.as_bytes());
+        Ok(chunks)
+    }
+
+    /// Adds chunks of the pool for the next values.
+    pub(super) fn add_chunks(&mut self, chunks: Vec<Buffer>) {
+        self.chunks.extend(chunks);
+    }
+
+    /// Appends a value, with the word of its key's version before it. There is a chunk for it.
+    #[inline]
+    pub(super) fn append(&mut self, value: &R, rank: Rank, previous: u32) {
+        assert!(rank.index() == self.len, "ranks of new values are in arrival order");
+        let (chunk, place) = self.per_chunk.divide(self.len);
+        let chunk = self.chunks.get_mut(chunk).expect("chunks were added for the value");
+        let mut put = |start: usize, bytes: &[u8]| {
+            let to = chunk.get_mut(start..start + bytes.len());
+            to.expect("a place is below the values of a chunk").copy_from_slice(bytes);
+        };
+        put(place * size_of::<R>(), value.as_bytes());
+        put(self.ranks_start + place * size_of::<Rank>(), rank.as_bytes());
+        put(self.words_start + place * WORD_SIZE, &previous.to_le_bytes());
         self.len += 1;
-        self.set_rank(index, rank);
-        Ok(rank)
+    }
+
+    /// The word of the version that a value follows; none if it is the first of its key.
+    #[expect(clippy::indexing_slicing, reason = "indexes below len are valid")]
+    pub(super) fn previous(&self, index: u32) -> Option<u32> {
+        let (chunk, place) = self.per_chunk.divide(index);
+        let start = self.words_start + place * WORD_SIZE;
+        let bytes = self.chunks[chunk][start..start + WORD_SIZE].first_chunk();
+        let word = u32::from_le_bytes(*bytes.expect("the slice has the size of a word"));
+        (word != NO_WORD).then_some(word)
     }
 
     /// A value by its index.
@@ -152,13 +186,28 @@ impl<R: Record> Store<R> {
         Rank::read_from_bytes(bytes).expect("the slice has the size of a rank")
     }
 
-    /// Puts a rank into a slot.
-    #[expect(clippy::indexing_slicing, reason = "per value; indexes below len are valid")]
-    #[inline]
-    pub(crate) fn set_rank(&mut self, slot: u32, rank: Rank) {
-        let (chunk, place) = self.per_chunk.divide(slot);
+    /// The ranks of the first slots of `slots`, as far as they lie together; at least one if there are slots.
+    #[expect(clippy::indexing_slicing, reason = "indexes below len are valid")]
+    pub(crate) fn ranks(&self, slots: Range<u32>) -> &[Rank] {
+        let (chunk, place) = self.per_chunk.divide(slots.start);
+        let count = slots.len().min(usize_of(self.per_chunk.divisor) - place);
         let start = self.ranks_start + place * size_of::<Rank>();
-        self.chunks[chunk][start..start + size_of::<Rank>()].copy_from_slice(rank.as_bytes());
+        let bytes = &self.chunks[chunk][start..start + count * size_of::<Rank>()];
+        <[Rank]>::ref_from_bytes(bytes)
+            .expect("the slice has the size of some ranks, which have no alignment")
+    }
+
+    /// Puts ranks into the slots from `slot` on.
+    #[expect(clippy::indexing_slicing, reason = "indexes below len are valid")]
+    pub(crate) fn set_ranks(&mut self, mut slot: u32, mut ranks: &[Rank]) {
+        while !ranks.is_empty() {
+            let (chunk, place) = self.per_chunk.divide(slot);
+            let count = ranks.len().min(usize_of(self.per_chunk.divisor) - place);
+            let (now, later) = ranks.split_at(count);
+            let start = self.ranks_start + place * size_of::<Rank>();
+            self.chunks[chunk][start..start + count * size_of::<Rank>()].copy_from_slice(now.as_bytes());
+            (slot, ranks) = (slot + u32_of(count), later);
+        }
     }
 
     /// Brings a value nearer that is soon to be read.

@@ -1,17 +1,60 @@
 //! The memtable against a map from key to all its versions.
 
+mod shared;
+
+use core::ops::Deref;
 use std::collections::BTreeMap;
 
 use understory_format::{Key, Record};
 use understory_io::{Arena, Pool};
 
-use super::{Full, Memtable};
+use super::{Full, MemWriter, Memtable, Sealed};
 use crate::test_rows::{Named, Row, Short, Tied};
 use crate::{Direction, Entry, Found, KeyRange, Merge, Scratch, Source, Tombstones};
 
 fn pool(buffer_size: usize, count: usize) -> Pool {
     let arena = Arena::new(buffer_size * count).unwrap();
     arena.pool(buffer_size, count).unwrap()
+}
+
+/// A memtable with who writes it.
+struct Open<R: Record> {
+    memtable: Memtable<R>,
+    writer: MemWriter,
+}
+
+impl<R: Record> Deref for Open<R> {
+    type Target = Memtable<R>;
+
+    fn deref(&self) -> &Memtable<R> {
+        &self.memtable
+    }
+}
+
+impl<R: Record> Open<R> {
+    fn new(pool: Pool, value_count_max: u32) -> Self {
+        Self::of(Memtable::new(pool, value_count_max))
+    }
+
+    fn of(memtable: Memtable<R>) -> Self {
+        Self { memtable, writer: MemWriter::default() }
+    }
+
+    fn put(&mut self, value: &R, tombstone: bool) -> Result<(), Full> {
+        self.writer.put(&mut self.memtable, value, tombstone)
+    }
+
+    fn append(&mut self, values: &[R], tombstones: Option<&[u8]>) -> Result<(), Full> {
+        self.writer.append(&mut self.memtable, values, tombstones)
+    }
+
+    fn close_beat(&mut self, scratch: &mut Scratch) {
+        self.writer.close_beat(&mut self.memtable, scratch);
+    }
+
+    fn seal(self) -> Sealed<R> {
+        self.memtable.seal()
+    }
 }
 
 /// Versions of each number, the newest first, as (tag, tombstone).
@@ -103,7 +146,7 @@ fn check_model<R: Row>(seed: u64, span: u64, beats: u32, beat_max: u32) {
     let mut random = fastrand::Rng::with_seed(seed);
     let pool = pool(4096, 512);
     let mut scratch = Scratch::default();
-    let mut memtable = Memtable::<R>::new(pool.clone(), 40_000);
+    let mut memtable = Open::<R>::new(pool.clone(), 40_000);
     for _ in 0..2 {
         let mut model = Model::new();
         let mut tag = 0;
@@ -139,7 +182,7 @@ fn check_model<R: Row>(seed: u64, span: u64, beats: u32, beat_max: u32) {
         assert_eq!(merge.counts().consumed, sealed.len());
         assert_eq!(merge.counts().emitted, sealed.distinct());
         drop(merge);
-        memtable = sealed.recycle().expect("no cursor is left");
+        memtable = Open::of(sealed.recycle().expect("no cursor is left"));
         assert_eq!(pool.available(), pool.count());
         check_all(&memtable, &Model::new(), span, &mut random);
     }
@@ -171,7 +214,7 @@ fn model_with_long_beats() {
 
 #[test]
 fn ends_of_the_key_space() {
-    let mut memtable = Memtable::<Short>::new(pool(4096, 1), 10);
+    let mut memtable = Open::<Short>::new(pool(4096, 1), 10);
     for number in [u64::MAX, 0, u64::MAX] {
         memtable.put(&Short::row(number, 1), false).unwrap();
     }
@@ -187,26 +230,26 @@ fn ends_of_the_key_space() {
 
 #[test]
 fn full_of_values() {
-    let mut memtable = Memtable::new(pool(4096, 4), 3);
+    let mut memtable = Open::new(pool(4096, 4), 3);
     for number in [5, 5, 6] {
         memtable.put(&Short::row(number, 1), false).unwrap();
     }
     assert_eq!(memtable.put(&Short::row(5, 2), false), Err(Full::Values { count_max: 3 }));
-    assert_eq!(memtable.remove(7), Err(Full::Values { count_max: 3 }));
+    assert_eq!(memtable.put(&Short::row(7, 0), true), Err(Full::Values { count_max: 3 }));
     assert_eq!((memtable.len(), memtable.distinct(), memtable.tombstone_count()), (3, 2, 0));
     assert_eq!(memtable.get(5), Found::Value(Short::row(5, 1)));
-    memtable.reset();
+    memtable.memtable.reset();
     assert!(memtable.is_empty());
     assert_eq!(memtable.get(5), Found::Absent);
-    memtable.remove(7).unwrap();
+    memtable.put(&Short::row(7, 0), true).unwrap();
     assert_eq!(memtable.get(7), Found::Tombstone);
 }
 
 #[test]
 fn full_of_chunks() {
     let pool = pool(4096, 2);
-    let mut first = Memtable::new(pool.clone(), 10_000);
-    let mut second = Memtable::new(pool.clone(), 10_000);
+    let mut first = Open::new(pool.clone(), 10_000);
+    let mut second = Open::new(pool.clone(), 10_000);
     second.put(&Short::row(0, 0), false).unwrap();
     let mut number = 0;
     let full = loop {
@@ -220,7 +263,7 @@ fn full_of_chunks() {
     assert_eq!(first.get(number), Found::Absent);
     assert_eq!(first.memory(), 4096);
     first.verify();
-    second.reset();
+    second.memtable.reset();
     assert_eq!(pool.available(), 1);
     first.put(&Short::row(number, 0), false).unwrap();
     first.close_beat(&mut Scratch::default());
@@ -230,7 +273,7 @@ fn full_of_chunks() {
 
 #[test]
 fn a_tombstone_keeps_its_key_only() {
-    let mut memtable = Memtable::new(pool(4096, 1), 10);
+    let mut memtable = Open::new(pool(4096, 1), 10);
     memtable.put(&Short::row(3, 77), true).unwrap();
     let mut cursor = memtable.cursor(whole(), Direction::Ascending);
     assert!(cursor.load().unwrap().is_some());
@@ -239,7 +282,7 @@ fn a_tombstone_keeps_its_key_only() {
 
 #[test]
 fn a_cursor_keeps_a_sealed_memtable() {
-    let mut memtable = Memtable::new(pool(4096, 1), 10);
+    let mut memtable = Open::new(pool(4096, 1), 10);
     memtable.put(&Short::row(3, 1), false).unwrap();
     memtable.close_beat(&mut Scratch::default());
     let sealed = memtable.seal();
@@ -252,14 +295,14 @@ fn a_cursor_keeps_a_sealed_memtable() {
 #[test]
 #[should_panic(expected = "only a closed memtable can be sealed")]
 fn an_open_beat_cannot_be_sealed() {
-    let mut memtable = Memtable::new(pool(4096, 1), 10);
+    let mut memtable = Open::new(pool(4096, 1), 10);
     memtable.put(&Short::row(3, 1), false).unwrap();
     drop(memtable.seal());
 }
 
 #[test]
 fn scratch_that_is_large_enough_does_not_grow() {
-    let mut memtable = Memtable::new(pool(4096, 64), 5_000);
+    let mut memtable = Open::new(pool(4096, 64), 5_000);
     let mut scratch = Scratch::new(5_000);
     let size = scratch.size();
     for beat in 0..10 {

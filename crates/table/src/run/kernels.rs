@@ -8,9 +8,10 @@
 //! - The order is (key, newest first), whatever ties (tests of the memtable with keys of one prefix).
 
 use core::cell::Cell;
+use core::ops::Range;
 
 use smallvec::SmallVec;
-use understory_format::{Key, KeyKind, Record};
+use understory_format::{Key, KeyKind, Record, u32_of};
 
 use super::{Rank, packed_age, packed_key, packed_prefix};
 use crate::loser_tree::LoserTree;
@@ -74,58 +75,73 @@ fn sort_tied<R: Record>(store: &Store<R>, tied: &mut [u128], word: usize, words:
 }
 
 /// What is left of one input of a merge.
-pub(super) struct Input<'a, K> {
-    ranks: &'a [u128],
+pub(super) struct Input<'a, R: Record> {
+    store: &'a Store<R>,
+    /// The head and what lies together with it.
+    ranks: &'a [Rank],
+    /// Slots behind these.
+    rest: Range<u32>,
     /// The key of the head, once it was asked for.
-    key: Cell<Option<K>>,
+    key: Cell<Option<R::Key>>,
 }
 
-impl<'a, K: Key> Input<'a, K> {
-    pub(super) fn new(ranks: &'a [u128]) -> Self {
-        Self { ranks, key: Cell::new(None) }
+impl<'a, R: Record> Input<'a, R> {
+    pub(super) fn new(store: &'a Store<R>, slots: Range<u32>) -> Self {
+        let mut input = Self { store, ranks: &[], rest: slots, key: Cell::new(None) };
+        input.go_on();
+        input
+    }
+
+    /// Goes on to the ranks of the next chunk.
+    #[cold]
+    fn go_on(&mut self) {
+        if !self.rest.is_empty() {
+            self.ranks = self.store.ranks(self.rest.clone());
+            self.rest.start += u32_of(self.ranks.len());
+        }
     }
 
     #[inline]
     fn prefix(&self) -> Option<u64> {
-        self.ranks.first().map(|&packed| packed_prefix(packed))
+        self.ranks.first().map(|rank| rank.prefix())
     }
 
     /// Key and age of the head, in order; there is one.
     #[inline]
-    fn place<R: Record<Key = K>>(&self, store: &Store<R>) -> (K, u32) {
-        let packed = *self.ranks.first().expect("only heads are compared");
-        let key = self.key.get().unwrap_or_else(|| packed_key(store, packed));
+    fn place(&self) -> (R::Key, u32) {
+        let rank = self.ranks.first().expect("only heads are compared");
+        let key = self.key.get().unwrap_or_else(|| self.store.value(rank.index()).key());
         self.key.set(Some(key));
-        (key, packed_age(packed))
+        (key, !rank.word())
     }
 
     /// Takes the head.
     #[inline]
-    fn pop<R: Record<Key = K>>(&mut self, store: &Store<R>) -> u128 {
-        let (&packed, rest) = self.ranks.split_first().expect("a winner has a head");
-        let ahead = rest.get(PREFETCH_DISTANCE);
-        if let Some(&ahead) = ahead.filter(|ahead| packed_prefix(**ahead) == packed_prefix(packed)) {
-            store.prefetch_value(Rank::from_packed(ahead).index());
+    fn pop(&mut self) -> Rank {
+        let (&rank, behind) = self.ranks.split_first().expect("a winner has a head");
+        if let Some(ahead) = behind.get(PREFETCH_DISTANCE)
+            && ahead.prefix() == rank.prefix()
+        {
+            self.store.prefetch_value(ahead.index());
         }
-        (self.ranks, self.key) = (rest, Cell::new(None));
-        packed
+        (self.ranks, self.key) = (behind, Cell::new(None));
+        if self.ranks.is_empty() {
+            self.go_on();
+        }
+        rank
     }
 }
 
-/// Merges sorted `inputs` into the slots from `start` on.
+/// Merges sorted `inputs` into `out`.
 #[expect(clippy::indexing_slicing, reason = "per value; the tree knows no other inputs")]
-pub(super) fn merge<R: Record>(store: &mut Store<R>, start: u32, inputs: &mut [Input<'_, R::Key>]) {
+pub(super) fn merge<R: Record>(inputs: &mut [Input<'_, R>], out: &mut Vec<Rank>) {
     let heads: SmallVec<[Option<u64>; 32]> = inputs.iter().map(Input::prefix).collect();
-    let tie = |store: &Store<R>, inputs: &[Input<'_, R::Key>], a: usize, b: usize| {
-        inputs[a].place(store) < inputs[b].place(store)
-    };
-    let mut tree = LoserTree::new(&heads, |a, b| tie(store, inputs, a, b));
-    let mut slot = start;
+    let tie = |inputs: &[Input<'_, R>], a: usize, b: usize| inputs[a].place() < inputs[b].place();
+    let mut tree = LoserTree::new(&heads, |a, b| tie(inputs, a, b));
     while !tree.winner().is_ended() {
         let winner = tree.winner().input;
-        store.set_rank(slot, Rank::from_packed(inputs[winner].pop(store)));
-        slot += 1;
-        tree.replay(inputs[winner].prefix(), |a, b| tie(store, inputs, a, b));
+        out.push(inputs[winner].pop());
+        tree.replay(inputs[winner].prefix(), |a, b| tie(inputs, a, b));
     }
 }
 

@@ -300,8 +300,8 @@ fn records_of_the_largest_size() {
     let small_pages = Geometry { page_size: 4096, ..large };
     assert!(fits!(3_824, &small_pages));
     assert!(!fits!(3_825, &small_pages));
-    assert!(fits!(2_036, &Geometry::small()));
-    assert!(!fits!(2_037, &Geometry::small()));
+    assert!(fits!(2_032, &Geometry::small()));
+    assert!(!fits!(2_033, &Geometry::small()));
 }
 
 #[test]
