@@ -107,6 +107,9 @@ impl Database {
         check(schema, geometry, options)?;
         let trees = schema.describe();
         let state = FormatState { geometry: *geometry, trees: &trees, size_limit: options.size_limit };
+        if options.size_limit.is_some_and(|limit| limit < geometry.grid_offset()) {
+            return Err(Error::OutOfSpace { needed: 1, free: 0 });
+        }
         understory_journal::format(machine, geometry).map_err(|error| journal_error(error, path))?;
         Grid::format(machine, &state).map_err(|error| Error::from(error).of_file(path))
     }

@@ -16,6 +16,7 @@ use std::path::Path;
 
 use understory_forest::Forest;
 use understory_format::{Checksum, LocalState, Op};
+use understory_grid::GridError;
 use understory_io::{Arena, Machine};
 use understory_journal::{Head, Journal, JournalError, Mark, Replay, Start};
 
@@ -140,6 +141,9 @@ pub(crate) fn journal_error(error: JournalError, path: &Path) -> Error {
     match error {
         JournalError::Io(error) => Error::Io(error),
         JournalError::Corrupt(corruption) => Error::Corrupt(corruption),
+        JournalError::NotEmpty { size } => {
+            Error::Unusable { path: path.into(), source: GridError::NotEmpty { size } }
+        }
         source => Error::JournalDamaged { path: path.into(), source },
     }
 }

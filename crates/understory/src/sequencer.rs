@@ -476,8 +476,11 @@ impl Sequencer {
         }
     }
 
-    /// Notes a failure after which nothing is staged; gives the first one.
+    /// Notes a failure after which nothing is staged and no superblock written (R12); gives the first one.
     fn fail(&self, failure: Failure) -> Failure {
+        if let Failure::Io(cause) = failure {
+            self.grid.poison_by(cause);
+        }
         let first = self.staging.lock().failure.get_or_insert(failure).clone();
         self.machine.park.wake(self.staging_key);
         first
