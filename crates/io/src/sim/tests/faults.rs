@@ -273,7 +273,7 @@ fn unreadable_sectors_stay_so() {
 }
 
 /// A read beside a write of three of its four sectors: which versions it gives.
-fn overlapping(seed: u64, first_read: bool) -> Vec<u8> {
+fn overlapping(seed: u64, first_read: bool) -> (Vec<u8>, u8) {
     let storage = numbered(seed);
     storage.set_allow_overlap(true);
     let (three, four) = (pool(3, 1), pool(4, 2));
@@ -284,21 +284,23 @@ fn overlapping(seed: u64, first_read: bool) -> Vec<u8> {
         (write(&storage, 9, filled(&three, 109)), read(&storage, 8, &four))
     };
     let now = storage.read_now(at(8), four.take().expect("free")).into_buffer().expect("read");
-    assert!([9, 109].contains(&value(&now, 1)));
+    let now = value(&now, 1);
+    assert!([9, 109].contains(&now));
     let found = values(found);
     written.wait().result.expect("written");
     let image = storage.image();
     assert_eq!([value(&image, 8), value(&image, 9), value(&image, 12)], [8, 109, 12]);
-    found
+    (found, now)
 }
 
 #[test]
 fn a_read_beside_a_write_gives_either() {
     for first_read in [false, true] {
-        let (mut old, mut new, mut torn) = (0, 0, 0);
+        let (mut old, mut new, mut torn, mut new_at_once) = (0, 0, 0, 0);
         for seed in 0..100 {
-            let found = overlapping(seed, first_read);
-            assert_eq!(found, overlapping(seed, first_read));
+            let (found, now) = overlapping(seed, first_read);
+            assert_eq!((found.clone(), now), overlapping(seed, first_read));
+            new_at_once += u32::from(now == 109);
             assert_eq!(found[0], 8);
             let news = (1..4_u8).filter(|sector| found[usize::from(*sector)] == 108 + sector).count();
             let olds = (1..4_u8).filter(|sector| found[usize::from(*sector)] == 8 + sector).count();
@@ -308,6 +310,7 @@ fn a_read_beside_a_write_gives_either() {
             torn += u32::from(olds > 0 && news > 0);
         }
         assert!(old > 5 && new > 5 && torn > 30, "old {old}, new {new}, torn {torn}");
+        assert!((20..80).contains(&new_at_once), "the write is in flight, and seen {new_at_once} times");
     }
     check_panics("overlap operation 1 in flight", |storage, buffers| {
         storage.set_allow_overlap(true);
@@ -409,6 +412,7 @@ fn a_file_that_others_cut_or_remove() {
     storage.cut(at(20));
     let cut = IoError::new(Operation::Check, at(20), IoCause::Truncated);
     assert_eq!((storage.check(), storage.size()), (Err(cut), at(SECTORS)));
+    assert_eq!(u64_of(storage.durable_image().len()), at(20));
     assert_eq!(read(&storage, 20, &buffers).wait().result.expect_err("cut").source, IoCause::Truncated);
     assert_eq!(values(read(&storage, 19, &buffers)), [19]);
     write(&storage, 30, filled(&buffers, 9)).wait().result.expect("the file is longer again");
