@@ -10,6 +10,7 @@
 mod bench;
 mod checkout;
 mod demo;
+mod kill;
 mod layout;
 mod test;
 mod tidy;
@@ -25,6 +26,8 @@ usage: cargo xtask <command>
 
   demo [--json FILE] [--path FILE] [--keep]     the main job on real data, every answer checked
   test [--quick]                                everything a change must pass
+  kill [--rounds N] [--seed N] [--small|--usual]
+                                                kills a process that loads a real file, 300 times each geometry
   layout [--check]                              writes (checks) docs/layout/ from the on-disk structs
   tidy [--write]                                layers, module docs, ASCII, licences; generated tables
   bench [--quick] [--peers] [--json FILE]       benchmarks; with --peers beside rocksdb and fjall
@@ -53,6 +56,7 @@ fn run(mut arguments: lexopt::Parser) -> Result<(), Failure> {
     match command.to_str() {
         Some("demo") => demo::run(arguments),
         Some("test") => test::run(arguments),
+        Some("kill") => kill::run(arguments),
         Some("layout") => layout::run(arguments),
         Some("tidy") => tidy::run(arguments),
         Some("bench") => bench::run(arguments),
