@@ -207,10 +207,10 @@ impl Geometry {
         charge(self.batch_size_max.into()).max(charge(self.share_size.into()))
     }
 
-    /// Bytes that the ops of one bar are charged at most.
+    /// Bytes that the ops of one bar are charged at most: those of its beats, and the two that end its halves.
     #[must_use]
     pub fn bar_charge_max(&self) -> u64 {
-        u64::from(self.beats_per_bar) * self.ring_share()
+        u64::from(self.beats_per_bar) * self.ring_share() + 2 * charge(0)
     }
 
     /// Bytes of the smallest ring for this geometry's interval.
