@@ -232,6 +232,7 @@ fn spared_blocks_stay_backed() {
 /// Reservations are made while the file is cut, reads of what was cut off go on.
 #[test]
 fn cutting_the_file_beside_others() {
+    let mut cuts = 0;
     for seed in 0..60 {
         let (machine, storage) = Machine::sim(seed);
         format_with(&machine, Geometry::small(), 400).unwrap();
@@ -244,16 +245,24 @@ fn cutting_the_file_beside_others() {
             grid.release(reference.address);
             grid.release(reference.twin);
         }
-        for beat in 1..4 {
+        // Until the trailers are where the blocks were.
+        for beat in 1..8 {
             grid.checkpoint(&update(beat)).unwrap();
             grid.free_due();
         }
         empty_caches(&grid);
         let (cutting, reading, stale) = (Arc::clone(&grid), Arc::clone(&grid), written.clone());
-        let cut = machine.spawn(move || (0..3).map(|_| cutting.trim(1).unwrap()).sum::<u64>());
+        let cut = machine.spawn(move || {
+            let step = |_| {
+                cutting.back(250).unwrap();
+                cutting.trim(1).unwrap()
+            };
+            (0..8).map(step).filter(|cut| *cut > 0).count()
+        });
         let reads = machine.spawn(move || {
             for (n, reference) in (0..).zip(&stale) {
-                reading.prefetch(stale[stale.len() - 1 - usize::from(n)].second());
+                let far = stale[stale.len() - 1 - usize::from(n)];
+                [far.first(), far.second()].into_iter().for_each(|copy| reading.prefetch(copy));
                 match reading.read(reference.first(), KIND) {
                     Ok(block) => assert_eq!(contents(&block), [n], "what it was"),
                     Err(GridError::Corrupt(error)) => {
@@ -263,8 +272,18 @@ fn cutting_the_file_beside_others() {
                 }
             }
         });
-        let more: Vec<_> = (0..40_u8).map(|n| write_one(&grid, &[n, n]).unwrap()).collect();
-        assert!(cut.wait() > 0 || grid.space().highest > 80);
+        let mut more = Vec::new();
+        for n in 0..20_u8 {
+            let mut reservation = grid.reserve(10 + 7 * u64::from(n) % 60).unwrap();
+            more.push(write_twin(&grid, &mut reservation, &[n, n]).unwrap());
+            grid.flush().unwrap();
+            assert!(
+                blocks_in_file(&storage) >= grid.free_set().highest_promised(),
+                "what is promised is there"
+            );
+            grid.forfeit(reservation);
+        }
+        cuts += cut.wait();
         reads.wait();
         grid.checkpoint(&update(9)).unwrap();
         let again = open(&machine_of(storage.image()).0);
@@ -273,4 +292,5 @@ fn cutting_the_file_beside_others() {
             assert_eq!(contents(&again.read_twin(*reference, KIND).unwrap()), [n, n]);
         }
     }
+    assert!(cuts > 200, "{cuts}");
 }
