@@ -1,11 +1,12 @@
 //! A checkpoint on its way to the disk: begun at the end of a bar, finished by a worker beside later commits.
 //!
 //! # Invariants
-//! - The outcome is set once, before who waits is woken (`OnceLock`, `Park`).
+//! - The outcome is set once, before who waits is woken (`OnceLock`, `End`).
 //!
 //! # Not here
 //! What is written, and in which order: the grid.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use understory_format::Checksum;
@@ -20,20 +21,31 @@ pub struct CheckpointRun {
     park: Arc<dyn Park>,
     key: u64,
     outcome: OnceLock<Result<Checksum, GridError>>,
+    ended: AtomicBool,
+}
+
+/// Wakes who waits for the run, also if it panics.
+struct End(Arc<CheckpointRun>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Release);
+        self.0.park.wake(self.0.key);
+    }
 }
 
 impl CheckpointRun {
     /// Hands the checkpoint to the machine's executor.
     pub(crate) fn start(grid: &Arc<Grid>, pending: PendingCheckpoint) -> Arc<Self> {
         let Machine { park, executor, .. } = grid.machine();
-        let run = Arc::new(Self { park: Arc::clone(park), key: fresh_key(), outcome: OnceLock::new() });
-        let (grid, shared) = (Arc::clone(grid), Arc::clone(&run));
+        let (park, ended) = (Arc::clone(park), AtomicBool::new(false));
+        let run = Arc::new(Self { park, key: fresh_key(), outcome: OnceLock::new(), ended });
+        let (grid, end) = (Arc::clone(grid), End(Arc::clone(&run)));
         executor.submit(Box::new(move || {
             let outcome = grid.finish_checkpoint(pending);
             // Who waits for the end of the run may close the file then.
             drop(grid);
-            shared.outcome.set(outcome).expect("a checkpoint is finished once");
-            shared.park.wake(shared.key);
+            end.0.outcome.set(outcome).expect("a checkpoint is finished once");
         }));
         run
     }
@@ -41,7 +53,7 @@ impl CheckpointRun {
     /// Whether it is durable, or has failed: then [`wait`](Self::wait) returns at once.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.outcome.get().is_some()
+        self.ended.load(Ordering::Acquire)
     }
 
     /// Waits until the checkpoint is durable; gives its id.
@@ -50,11 +62,16 @@ impl CheckpointRun {
     /// Failure to write, after which the grid is poisoned.
     ///
     /// # Panics
-    /// Never: a wait ends when the outcome is there.
+    /// If the worker panicked.
     pub fn wait(&self) -> Result<Checksum, ForestError> {
+        self.wait_end();
+        Ok(self.outcome.get().expect("a worker does not panic").clone()?)
+    }
+
+    /// Waits until it has ended, whatever came of it.
+    pub(crate) fn wait_end(&self) {
         if !self.is_done() {
             self.park.park_until(self.key, &mut || self.is_done());
         }
-        Ok(self.outcome.get().expect("the wait is for it").clone()?)
     }
 }

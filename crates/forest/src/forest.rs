@@ -565,11 +565,9 @@ impl Forest {
 /// Whoever drops a forest may close its file: nothing runs on then.
 impl Drop for Forest {
     fn drop(&mut self) {
-        if self.half_bar.join(&self.grid).is_err() {
-            log::debug!("compaction failed as its forest was dropped");
-        }
-        if self.wait_checkpoint().is_err() {
-            log::debug!("a checkpoint failed as its forest was dropped");
+        self.half_bar.stop();
+        if let Some(run) = self.checkpoint.take() {
+            run.wait_end();
         }
     }
 }

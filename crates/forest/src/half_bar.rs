@@ -121,6 +121,13 @@ impl HalfBar {
         failed
     }
 
+    /// Waits until no job runs, whatever comes of it.
+    pub(crate) fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            drop(running.outcome());
+        }
+    }
+
     fn jobs(&self) -> impl Iterator<Item = &dyn Job> {
         self.jobs.iter().map(|job| job.as_deref().expect("jobs are at home between beats"))
     }

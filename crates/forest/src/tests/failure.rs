@@ -89,10 +89,15 @@ fn an_operation_fails() {
         match scene.work() {
             // A copy of metadata could not be read, and the other was; or a block that was read ahead.
             Ok(()) => scene.rig.model.check(&scene.rig.forest).unwrap(),
-            Err(error @ ForestError::Grid(GridError::Io(_) | GridError::Poisoned { .. })) => {
+            Err(
+                error @ ForestError::Grid(
+                    GridError::Io(_) | GridError::Unreadable { .. } | GridError::Poisoned { .. },
+                ),
+            ) => {
                 failed += 1;
                 let readable = scene.rig.forest.grid().poison().is_none();
-                assert!(!readable || matches!(error, ForestError::Grid(GridError::Io(_))), "{what}: {error}");
+                let is_poisoned = matches!(error, ForestError::Grid(GridError::Poisoned { .. }));
+                assert!(!readable || !is_poisoned, "{what}: {error}");
                 reads += u32::from(readable);
                 scene.check_failed(&error, readable, &what);
             }

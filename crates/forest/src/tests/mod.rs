@@ -277,7 +277,7 @@ fn open(machine: &Machine, block_count: u32) -> Result<Forest, ForestError> {
 fn load(machine: &Machine, specs: &[TreeSpec], block_count: u32) -> Result<Forest, ForestError> {
     let geometry = Grid::peek(machine)?.checkpoint.geometry;
     let options = GridOptions { block_count, page_count: 64, read_only: false };
-    let (chunk_size, chunk_count) = (usize_of(geometry.block_size), 96);
+    let (chunk_size, chunk_count) = (usize_of(geometry.block_size), 160);
     let size = options.arena_size(&geometry).unwrap() + Arena::needed(chunk_size, chunk_count).unwrap();
     let arena = Arena::new(size).unwrap();
     let pool = arena.pool(chunk_size, chunk_count).unwrap();
