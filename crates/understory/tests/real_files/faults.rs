@@ -254,6 +254,8 @@ fn while_opening() {
                 }
                 Err(error) => kind(error),
             };
+            // What cannot be read is read again, in smaller parts, or taken from its twin.
+            assert!(operation != Operation::Read || times > 1 || outcome == "open", "{fault:?}: {outcome}");
             let zone = zone.map_or(String::new(), |zone| format!(" {zone:?}"));
             let times = if times == 1 { "once" } else { "for good" };
             *counts.entry(format!("{operation}{zone} {times}: {outcome}")).or_default() += 1;

@@ -121,14 +121,14 @@ impl Trial {
     fn round(&mut self) {
         let processes = if self.rng.u8(0..4) == 0 { self.rng.u8(2..=3) } else { 1 };
         for _ in 0..processes {
-            self.live_and_die();
+            let moment = Moment::random(&mut self.rng, self.scale);
+            self.live_and_die(moment);
         }
         self.look();
     }
 
     /// One process, from its start to its end.
-    fn live_and_die(&mut self) {
-        let moment = Moment::random(&mut self.rng, self.scale);
+    fn live_and_die(&mut self, moment: Moment) {
         let milliseconds = moment.milliseconds(&mut self.rng, self.scale);
         let threads = self.rng.u16(2..=6);
         let plan = Plan { small: self.small, seed: self.rng.u64(..), threads, milliseconds };
@@ -258,11 +258,16 @@ fn waited_for_a_core() -> Option<Duration> {
     Some(Duration::from_nanos(nanoseconds))
 }
 
-fn run(small: bool, rounds: u32, size_max: u64, scale: u64) {
+/// The seed asked for, or any.
+fn seed() -> u64 {
     let seed = std::env::var("UNDERSTORY_KILL_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
     println!("UNDERSTORY_KILL_SEED={seed}");
-    let mut trial = Trial::new(small, seed, size_max, scale);
+    seed
+}
+
+fn run(small: bool, rounds: u32, size_max: u64, scale: u64) {
+    let mut trial = Trial::new(small, seed(), size_max, scale);
     for _ in 0..rounds {
         trial.round();
     }
@@ -286,4 +291,18 @@ fn a_file_of_the_usual_geometry_survives() {
         return child::skip("kill::a_file_of_the_usual_geometry_survives", "it needs an optimised build");
     }
     run(false, rounds(3), 3 << 30, 2_000);
+}
+
+/// Killed while the file is made, or right after: there is none, or one that nobody can take for a database, or an
+/// empty one.
+#[test]
+fn a_file_that_is_made_is_there_or_not() {
+    let mut trial = Trial::new(true, seed(), 0, 300);
+    let rounds = rounds(15);
+    for _ in 0..rounds {
+        let delay = Duration::from_micros(trial.rng.u64(0..30_000));
+        trial.live_and_die(Moment { word: "opening", times: 1, delay, after_open: Duration::ZERO });
+        trial.look();
+    }
+    trial.print(rounds);
 }

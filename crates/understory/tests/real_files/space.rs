@@ -13,6 +13,9 @@ use crate::volume::{Refused, Volume, inside};
 
 const MIB: u64 = 1 << 20;
 
+/// A thread of which two commits in three do not wait for a sync.
+const THREAD: u16 = 5;
+
 /// One thread that commits its batches in order.
 struct User {
     next: u64,
@@ -27,9 +30,9 @@ impl User {
     /// Commits up to so many batches; gives whether all of them were, and it was not space that stopped it.
     fn commit(&mut self, database: &Database, count: u64) -> bool {
         for _ in 0..count {
-            match load::commit(database, 0, self.next) {
+            match load::commit(database, THREAD, self.next) {
                 Ok(op) => {
-                    self.ledger.acknowledge(0, self.next, op);
+                    self.ledger.acknowledge(THREAD, self.next, op);
                     self.next += 1;
                 }
                 Err(Error::OutOfSpace { .. }) => return false,
@@ -42,7 +45,7 @@ impl User {
     /// Everything acknowledged is there, and nothing else: refused batches are not.
     fn check(&mut self, database: &Database) {
         let heads = load::check(database).unwrap();
-        assert_eq!(heads.get(&0).copied().unwrap_or(0), self.next - 1, "what is refused is not done");
+        assert_eq!(heads.get(&THREAD).copied().unwrap_or(0), self.next - 1, "what is refused is not done");
         self.ledger.find(&heads);
     }
 
@@ -167,7 +170,7 @@ fn too_little_to_begin_with() {
             let error = match Database::create(&path, &schema(), &small()) {
                 Err(error) => error,
                 Ok(database) => {
-                    (1..).find_map(|number| load::commit(&database, 0, number).err()).expect("it ends")
+                    (1..).find_map(|number| load::commit(&database, THREAD, number).err()).expect("it ends")
                 }
             };
             let no_space = match &error {
