@@ -126,6 +126,9 @@ impl<R: Record> Contents<R> {
 
     /// The newest version of `key` among the first `limit` values.
     fn get(&self, key: R::Key, limit: u32) -> Found<R> {
+        if limit == 0 {
+            return Found::Absent;
+        }
         let is_same = |&word: &u32| self.store.value(run::index_of_word(word)).key() == key;
         let mut word = self.newest.find(key.hash(), is_same).copied();
         while let Some(newer) = word.filter(|word| run::index_of_word(*word) >= limit) {

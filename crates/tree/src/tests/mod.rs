@@ -1,9 +1,11 @@
 //! One tree on a simulated file, with a plain map beside it. The compaction crate moves its values down.
 
+mod beside;
 mod layers;
 mod model;
 mod opening;
 mod reads;
+mod views;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +26,7 @@ const TREE: TreeId = TreeId::new(1).unwrap();
 /// A tree beside what it ought to hold: the version of each key.
 struct Rig<R: TestRecord> {
     sim: Arc<SimStorage>,
-    tree: Tree<R>,
+    tree: Arc<Tree<R>>,
     model: BTreeMap<R::Key, u64>,
     pool: Pool,
     scratch: Scratch,
@@ -35,7 +37,17 @@ struct Rig<R: TestRecord> {
 /// A grid on the machine, and a pool of chunks for memtables.
 fn open(machine: Machine, geometry: &Geometry, chunk_count: usize) -> (Arc<Grid>, Pool) {
     // The tests run many jobs at once, each of which holds blocks.
-    let options = GridOptions { block_count: 512, page_count: 16, read_only: false };
+    open_with(machine, geometry, chunk_count, 512)
+}
+
+/// As [`open`], with so many blocks in the cache.
+fn open_with(
+    machine: Machine,
+    geometry: &Geometry,
+    chunk_count: usize,
+    block_count: u32,
+) -> (Arc<Grid>, Pool) {
+    let options = GridOptions { block_count, page_count: 16, read_only: false };
     let chunk_size = usize_of(geometry.block_size);
     let size = options.arena_size(geometry).unwrap() + Arena::needed(chunk_size, chunk_count).unwrap();
     let arena = Arena::new(size).unwrap();
@@ -54,7 +66,7 @@ impl<R: TestRecord> Rig<R> {
         Grid::format(&machine, &FormatState { geometry, trees: &trees, size_limit: None }).unwrap();
         let (grid, pool) = open(machine, &geometry, chunk_count);
         let layout = TableLayout::new::<R>(&geometry).unwrap();
-        let tree = Tree::new(grid, TREE, layout, pool.clone(), Arc::default());
+        let tree = Arc::new(Tree::new(grid, TREE, layout, pool.clone(), Arc::default()));
         let (model, scratch) = (BTreeMap::new(), Scratch::default());
         Self { sim, tree, model, pool, scratch, version: 0, beat: Beat::new(1) }
     }

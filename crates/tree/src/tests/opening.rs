@@ -16,7 +16,7 @@ pub(super) fn on_image<R: TestRecord>(image: Vec<u8>, geometry: &Geometry) -> Ri
     let (machine, sim) = Machine::sim_from(image, 8);
     let (grid, pool) = open(machine, geometry, 16);
     let layout = TableLayout::new::<R>(geometry).unwrap();
-    let tree = Tree::new(grid, TREE, layout, pool.clone(), Arc::default());
+    let tree = Arc::new(Tree::new(grid, TREE, layout, pool.clone(), Arc::default()));
     let (model, scratch) = (BTreeMap::new(), Scratch::default());
     Rig { sim, tree, model, pool, scratch, version: 0, beat: Beat::new(1) }
 }

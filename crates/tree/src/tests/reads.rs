@@ -9,7 +9,7 @@ use understory_testkit::{Item, Pair, TestRecord};
 use super::Rig;
 
 /// Levels 0 and 1 of some tables each.
-fn two_levels() -> Rig<Pair> {
+pub(super) fn two_levels() -> Rig<Pair> {
     let mut rig = Rig::<Pair>::new(Geometry { table_blocks: 2, share_size: 1 << 18, ..Geometry::small() });
     (0..3_000).for_each(|key| rig.put(2 * key));
     rig.end_bar();
@@ -76,7 +76,7 @@ fn a_scan_survives_an_error() {
 }
 
 /// The same tables over a cold cache.
-fn reopened(rig: &Rig<Pair>, image: Vec<u8>) -> Rig<Pair> {
+pub(super) fn reopened(rig: &Rig<Pair>, image: Vec<u8>) -> Rig<Pair> {
     let cold = super::opening::on_image::<Pair>(image, rig.tree.grid().geometry());
     for (level, table) in rig.tree.manifest().tables() {
         cold.tree.load(level, table.info).unwrap();

@@ -166,12 +166,15 @@ fn a_refill_is_bounded() {
     assert!(reader.is_ended() && reader.head().is_none(), "key 6 came later");
 }
 
+/// What is done after a step.
+type Watch<R> = Box<dyn Fn(&Memtable<R>)>;
+
 /// A memtable whose owner counts what a step that excludes readers does, and reads at each.
 struct Watched<R: Record> {
     memtable: RefCell<Memtable<R>>,
     steps: Cell<usize>,
     grown_max: Cell<u64>,
-    watch: Box<dyn Fn(&Memtable<R>)>,
+    watch: Watch<R>,
 }
 
 impl<R: Record> Access<R> for Watched<R> {
