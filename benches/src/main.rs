@@ -35,7 +35,7 @@ usage: bench [SUITE...] [--quick] [--json FILE] [--records N] [--rounds N] [--sc
   --rounds N        how often everything is repeated (3); medians are given
   --scratch FOLDER  where the data goes (target/bench); a folder in it is emptied
   --engine NAME     only this engine, and others that are named like this
-  --seconds N       how long each point of the commits goes on (2.5); twice as long for single records
+  --seconds N       how long each point of the commits goes on (2); twice as long for single records
   --point TxR       only this point of the commits, like 8x100, and others that are named like this
 ";
 

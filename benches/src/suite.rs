@@ -26,16 +26,11 @@ pub(crate) struct Scale {
 
 impl Scale {
     pub(crate) fn full() -> Scale {
-        Scale {
-            records: 10_000_000,
-            rounds: 3,
-            commit_time: Duration::from_millis(2_500),
-            points: Point::all(),
-        }
+        Scale { records: 10_000_000, rounds: 3, commit_time: Duration::from_secs(2), points: Point::all() }
     }
 
     pub(crate) fn quick() -> Scale {
-        Scale { records: 1_000_000, rounds: 1, commit_time: Duration::from_millis(500), points: Point::all() }
+        Scale { records: 1_000_000, rounds: 1, commit_time: Duration::from_millis(400), points: Point::all() }
     }
 
     /// Records of the set that is read: few enough that they and what leads to them fit every cache.

@@ -1,7 +1,8 @@
 //! fjall: no compression, bloom filters, large memtables.
 //!
 //! Its journal cannot be left out: to ingest it is written and never synced before the end. For synced commits each
-//! batch asks for a sync of its own; there is no way to share one.
+//! batch asks for a sync of its own (there is no way to share one), of the journal's data: the same promise as
+//! `SyncAll`, without waiting for the file's times.
 
 use crate::Failure;
 use crate::engine::{CACHE_SIZE, Direction, Engine, Purpose, Scanned, Session, mark};
@@ -26,7 +27,7 @@ impl Fjalls {
         let rows = db.keyspace("rows", || KeyspaceCreateOptions::default().max_memtable_size(128 << 20))?;
         let durability = match purpose {
             Purpose::Ingest => None,
-            Purpose::Commits => Some(PersistMode::SyncAll),
+            Purpose::Commits => Some(PersistMode::SyncData),
         };
         Ok(Fjalls { db, rows, durability })
     }

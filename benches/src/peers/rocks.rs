@@ -2,7 +2,8 @@
 //!
 //! To ingest it has no write-ahead log. For synced commits it has one, synced by each write (which a leader does for
 //! the whole queue); its files are recycled, so that a sync need not also write the file's size, and the files that
-//! background jobs write are synced little by little, so that a commit's sync does not wait for theirs.
+//! background jobs write are synced little by little, so that a commit's sync does not wait for theirs. Pipelined writes
+//! and recycled logs were each faster than without at most points.
 
 use crate::Failure;
 use crate::engine::{CACHE_SIZE, Direction, Engine, Purpose, Scanned, Session, mark};
