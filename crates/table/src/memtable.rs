@@ -29,31 +29,25 @@ mod reader;
 mod store;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod writer;
 
 use core::fmt;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Slot;
-use understory_format::{Key, Record, u64_of, usize_of};
-use understory_io::{Buffer, Pool};
+use understory_format::{Key, Record, u64_of};
+use understory_io::Pool;
 
 pub use cursor::MemCursor;
 pub use reader::MemReader;
 pub(crate) use store::Store;
 pub use writer::{Access, MemWriter};
 
-use crate::run::{self, Fold, PART, Rank, Runs, Scratch, Sorter};
+use crate::run::{self, Fold, Rank, Runs};
 use crate::{Direction, Entry, Found, KeyRange};
 use store::NO_WORD;
-
-/// Keys that a hash index has room for when it is first made.
-const INDEX_COUNT_MIN: usize = 112;
-
-/// How many values ahead of the one that moves into a larger index one is brought nearer.
-const PREFETCH_DISTANCE: usize = 8;
 
 /// A memtable has no room for a value. Nothing of the value was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -176,68 +170,6 @@ impl<R: Record> Contents<R> {
         self.tombstone_count = 0;
         self.bounds = None;
     }
-
-    /// Checks everything that ought to hold between values, runs and hash index. Costs as much as a sort.
-    ///
-    /// # Panics
-    /// If something does not hold.
-    pub fn verify(&self) {
-        self.runs.verify();
-        let mut is_listed = vec![false; usize_of(self.store.len())];
-        for (start, end) in self.runs.newest_first() {
-            let mut previous = None;
-            for rank in (start..end).map(|slot| self.rank(slot)) {
-                assert!(start <= rank.index() && rank.index() < end, "a run lists its own values");
-                let listed = is_listed.get_mut(usize_of(rank.index())).expect("below len");
-                assert!(!core::mem::replace(listed, true), "a run lists a value once");
-                let key = self.store.value(rank.index()).key();
-                assert!(rank.prefix() == key.prefix());
-                let place = (key, !rank.index());
-                assert!(previous.is_none_or(|before| before < place), "a run is sorted");
-                previous = Some(place);
-            }
-        }
-        for slot in self.runs.sorted()..self.store.len() {
-            assert!(self.rank(slot).index() == slot, "what is unsorted is in arrival order");
-        }
-        self.verify_newest();
-    }
-
-    /// Compares hash index, count of tombstones and bounds with what the values give.
-    fn verify_newest(&self) {
-        let mut newest = BTreeMap::new();
-        let mut tombstone_count = 0;
-        for rank in (0..self.store.len()).map(|slot| self.rank(slot)) {
-            tombstone_count += u32::from(rank.is_tombstone());
-            let word = newest.entry(self.store.value(rank.index()).key()).or_insert(rank.word());
-            if run::index_of_word(*word) < rank.index() {
-                *word = rank.word();
-            }
-        }
-        assert!(self.tombstone_count == tombstone_count, "tombstones are counted");
-        let bounds = newest.first_key_value().zip(newest.last_key_value());
-        assert!(
-            self.bounds == bounds.map(|((min, _), (max, _))| (*min, *max)),
-            "bounds are those of the keys"
-        );
-        assert!(self.newest.len() == newest.len(), "the index has each key once");
-        for (key, word) in newest {
-            let is_it = |&other: &u32| other == word;
-            assert!(self.newest.find(key.hash(), is_it).is_some(), "the index has the newest");
-        }
-        self.verify_previous();
-    }
-
-    /// Each value follows the one before it of its key.
-    fn verify_previous(&self) {
-        let mut words = BTreeMap::new();
-        let mut ranks: Vec<Rank> = (0..self.store.len()).map(|slot| self.rank(slot)).collect();
-        ranks.sort_unstable_by_key(|rank| rank.index());
-        for rank in ranks {
-            let before = words.insert(self.store.value(rank.index()).key(), rank.word());
-            assert!(self.store.previous(rank.index()) == before, "a value follows the version before it");
-        }
-    }
 }
 
 impl<R: Record> fmt::Debug for Contents<R> {
@@ -296,96 +228,6 @@ impl<R: Record> Memtable<R> {
     /// The entries of `range` in `direction`; an open beat's too.
     pub fn cursor(&self, range: KeyRange<R::Key>, direction: Direction) -> MemCursor<R, &Contents<R>> {
         MemCursor::new(&self.contents, range, direction)
-    }
-}
-
-/// The steps of [`MemWriter`]: those that take long change nothing, those that change something are short.
-impl<R: Record> Memtable<R> {
-    fn take_chunks(&self, count: usize) -> Result<Vec<Buffer>, Full> {
-        self.contents.store.take_chunks(count)
-    }
-
-    fn add_chunks(&mut self, chunks: Vec<Buffer>) {
-        self.contents.store.add_chunks(chunks);
-    }
-
-    /// Values that it takes before a part is to be sorted, at least one.
-    fn part_room(&self) -> usize {
-        let Contents { store, runs, .. } = &self.contents;
-        usize_of(PART - (store.len() - runs.sorted()))
-    }
-
-    /// A hash index with the same keys and room for more, if the present one has no room for `count` more.
-    fn larger_index(&self, count: usize) -> Option<HashTable<u32>> {
-        let Contents { store, newest, .. } = &self.contents;
-        if newest.len() + count <= newest.capacity() {
-            return None;
-        }
-        let hash_of = |&word: &u32| store.value(run::index_of_word(word)).key().hash();
-        let mut larger = HashTable::with_capacity((2 * newest.capacity()).max(INDEX_COUNT_MIN));
-        let mut ahead = newest.iter().skip(PREFETCH_DISTANCE);
-        for word in newest {
-            if let Some(word) = ahead.next() {
-                store.prefetch_value(run::index_of_word(*word));
-            }
-            larger.insert_unique(hash_of(word), *word, hash_of);
-        }
-        Some(larger)
-    }
-
-    fn exchange_index(&mut self, index: HashTable<u32>) -> HashTable<u32> {
-        assert!(index.len() == self.contents.newest.len(), "nobody else writes");
-        core::mem::replace(&mut self.contents.newest, index)
-    }
-
-    fn append(&mut self, values: &[R], is_tombstone: impl Fn(usize) -> bool) {
-        let newest = &self.contents.newest;
-        assert!(
-            newest.len() + values.len() <= newest.capacity(),
-            "the index does not grow while readers wait"
-        );
-        for (index, value) in values.iter().enumerate() {
-            self.contents.append(value, is_tombstone(index));
-        }
-    }
-
-    /// Sorts what is unsorted; false if nothing is.
-    fn sort_part(&self, sorter: &mut Sorter) -> bool {
-        let Contents { store, runs, .. } = &self.contents;
-        let slots = runs.sorted()..store.len();
-        sorter.sort(store, slots.clone());
-        !slots.is_empty()
-    }
-
-    fn place_part(&mut self, sorter: &Sorter) {
-        let Contents { store, runs, .. } = &mut self.contents;
-        store.set_ranks(runs.sorted(), sorter.sorted());
-        runs.add_part(store.len());
-    }
-
-    /// Merges what the close of the beat folds, if it folds anything.
-    fn fold(&self, scratch: &mut Scratch) -> Option<Fold> {
-        let Contents { store, runs, fold, .. } = &self.contents;
-        assert!(runs.sorted() == store.len(), "a beat is closed when all of it is sorted");
-        assert!(fold.is_none(), "the fold before was ended");
-        run::fold(store, &runs.closing(), store.len(), scratch)
-    }
-
-    fn close_runs(&mut self, fold: Option<Fold>) {
-        self.contents.folds += u32::from(fold.is_some());
-        self.contents.fold = fold;
-        self.contents.runs.close();
-        self.contents.runs.verify();
-    }
-
-    /// Puts some of the folded ranks into their slots; false when all are there.
-    fn place_folded(&mut self, count: usize) -> bool {
-        let Contents { store, fold, .. } = &mut self.contents;
-        fold.as_mut().expect("a fold has begun").place(store, count)
-    }
-
-    fn end_fold(&mut self) -> Fold {
-        self.contents.fold.take().expect("a fold has begun")
     }
 }
 

@@ -2,10 +2,13 @@
 //!
 //! Newest first, a key is looked for in the mutable memtable, in the immutable one, and in the one table of
 //! each level that covers it. Writes go to the mutable memtable alone; everything below is immutable, and
-//! what compaction produces becomes visible when the forest applies it.
+//! what compaction produces becomes visible when the forest applies it. Readers see what was published, from any number
+//! of threads beside the writer's ([`Tree`]).
 //!
 //! # Invariants
 //! - At most one memtable waits to be flushed; it is in memory until its values are visible in level 0.
+//! - A read sees one moment: what was published when it began, of all trees that share a [`Publication`], or it says
+//!   that it came too late (model tests beside a writer, on real and on simulated threads).
 //! - A tombstone ends a search as a value does.
 //!
 //! # Not here

@@ -22,18 +22,29 @@ pub struct Publication {
     turn: Mutex<()>,
 }
 
+/// The end of a publication, also of one that panics: readers would wait for ever.
+struct Publishing<'a> {
+    epoch: &'a AtomicU64,
+    next: u64,
+}
+
+impl Drop for Publishing<'_> {
+    fn drop(&mut self) {
+        self.epoch.store(self.next, Ordering::Release);
+    }
+}
+
 impl Publication {
     /// Runs `work`, which is to [publish](crate::Tree::publish) trees, while no read begins. Nothing else belongs
-    /// there: all readers wait for it.
+    /// there: all readers wait for it, and one that `work` were to begin itself would wait for ever.
     pub fn publish<T>(&self, work: impl FnOnce() -> T) -> T {
         let _turn = self.turn.lock();
         let epoch = self.epoch.load(Ordering::Relaxed);
+        let _publishing = Publishing { epoch: &self.epoch, next: epoch + 2 };
         self.epoch.store(epoch + 1, Ordering::Relaxed);
         // Who sees a store of `work` sees the odd number.
         fence(Ordering::Release);
-        let result = work();
-        self.epoch.store(epoch + 2, Ordering::Release);
-        result
+        work()
     }
 
     /// Runs `work`, which captures what is visible, until nothing was published while it ran.

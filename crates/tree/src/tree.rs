@@ -13,12 +13,14 @@
 //! # How long a reader waits
 //! For the writer: for one step, which takes in 64 values, puts 1024 sorted or 4096 folded ranks into their slots, or
 //! exchanges memtables, tables or a hash index, which costs the same whatever their size: some microseconds. For a
-//! [publication](Publication): while the trees of one op are published, a store for each. The writer waits until those
-//! who read are done: up to a thousand entries that a scan gathers, some tens of microseconds.
+//! [publication](Publication): while the trees of one op are published, a store for each. The writer waits, before
+//! each step, until those who read are done: a lookup, or what a scan does at a time. That is to find its place, which
+//! costs most in an open beat (a search in each part of a thousand values), or to look at up to a thousand entries and
+//! copy a quarter of them: some tens of microseconds.
 //!
 //! # Invariants
 //! - A value is in a memtable until the tables that hold it are visible: `apply` exchanges both in one step.
-//! - Memtables take turns, so that the memory of their indexes is taken four times and no more.
+//! - Memtables take turns, so that the memory of their indexes is taken three times and no more.
 //! - Edits come whole and in order, removes of a level before inserts that overlap them: `Manifest` asserts.
 //! - One thread at a time writes (asserted by each call that does).
 //!
@@ -77,8 +79,8 @@ struct Shared<R: Record> {
 /// What the writer has for itself.
 struct Writer<R: Record> {
     appender: MemWriter,
-    /// The memory of a memtable that nobody reads any more, for the next.
-    spare: Option<Memtable<R>>,
+    /// The memory of memtables that nobody reads any more, for the next.
+    spare: Vec<Memtable<R>>,
     /// Edits of the manifest log, gathered while it is read.
     loading: Vec<ManifestEdit>,
 }
@@ -128,7 +130,7 @@ impl<R: Record> Tree<R> {
             memory: Memory::new(memtable(&grid, &pool)),
             manifest: Arc::new(Manifest::new(grid.geometry().levels)),
         };
-        let writer = Writer { appender: MemWriter::default(), spare: None, loading: Vec::new() };
+        let writer = Writer { appender: MemWriter::default(), spare: Vec::new(), loading: Vec::new() };
         Self {
             id,
             grid,
@@ -318,10 +320,11 @@ impl<R: Record> Tree<R> {
         let retired = self.shared.write().memory.take_retired();
         if let Some(sealed) = retired {
             let recycled = sealed.recycle().expect("nobody but its flush had the immutable memtable");
-            writer.spare = Some(recycled);
+            writer.spare.push(recycled);
         }
-        let next = writer.spare.take().unwrap_or_else(|| memtable(&self.grid, &self.pool));
-        writer.spare = self.shared.write().memory.swap(next);
+        let next = writer.spare.pop().unwrap_or_else(|| memtable(&self.grid, &self.pool));
+        let unused = self.shared.write().memory.swap(next);
+        writer.spare.extend(unused);
     }
 
     /// Makes the outputs of a compaction visible in place of its inputs. Costs a copy of the manifest, as readers may

@@ -28,7 +28,7 @@ const COUNT_MIN: usize = 4;
 /// and otherwise this part of what was gathered before: what is gathered in vain costs as much as what is given.
 const GROWTH_PART: usize = 4;
 /// But at most so many,
-const COUNT_MAX: usize = 1024;
+const COUNT_MAX: usize = 256;
 /// and so many bytes of values.
 const SIZE_MAX: usize = 64 << 10;
 

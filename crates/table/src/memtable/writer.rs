@@ -12,16 +12,24 @@
 //! # Not here
 //! The lock, and what readers see of values that were appended: the owner of the memtable.
 
-use understory_format::Record;
+use hashbrown::HashTable;
+use understory_format::{Key, Record, usize_of};
+use understory_io::Buffer;
 
-use super::{Full, Memtable};
-use crate::run::{Scratch, Sorter};
+use super::{Contents, Full, Memtable};
+use crate::run::{self, Fold, PART, Scratch, Sorter, index_of_word};
 
 /// Values that one step appends at most.
 pub(crate) const APPEND_MAX: usize = 64;
 
 /// Folded ranks that one step puts into their slots at most.
 pub(crate) const PLACE_MAX: usize = 4096;
+
+/// Keys that a hash index has room for when it is first made.
+const INDEX_COUNT_MIN: usize = 112;
+
+/// How many values ahead of the one that moves into a larger index one is brought nearer.
+const PREFETCH_DISTANCE: usize = 8;
 
 /// How a writer gets at a memtable that it shares with readers.
 pub trait Access<R: Record> {
@@ -143,4 +151,94 @@ fn make_index_room<R: Record>(of: &mut impl Access<R>, count: usize) {
 fn is_set(bitmap: Option<&[u8]>, index: usize) -> bool {
     let byte = bitmap.and_then(|bitmap| bitmap.get(index / 8));
     byte.is_some_and(|byte| byte >> (index % 8) & 1 == 1)
+}
+
+/// The steps of [`MemWriter`]: those that take long change nothing, those that change something are short.
+impl<R: Record> Memtable<R> {
+    fn take_chunks(&self, count: usize) -> Result<Vec<Buffer>, Full> {
+        self.contents.store.take_chunks(count)
+    }
+
+    fn add_chunks(&mut self, chunks: Vec<Buffer>) {
+        self.contents.store.add_chunks(chunks);
+    }
+
+    /// Values that it takes before a part is to be sorted, at least one.
+    fn part_room(&self) -> usize {
+        let Contents { store, runs, .. } = &self.contents;
+        usize_of(PART - (store.len() - runs.sorted()))
+    }
+
+    /// A hash index with the same keys and room for more, if the present one has no room for `count` more.
+    fn larger_index(&self, count: usize) -> Option<HashTable<u32>> {
+        let Contents { store, newest, .. } = &self.contents;
+        if newest.len() + count <= newest.capacity() {
+            return None;
+        }
+        let hash_of = |&word: &u32| store.value(index_of_word(word)).key().hash();
+        let mut larger = HashTable::with_capacity((2 * newest.capacity()).max(INDEX_COUNT_MIN));
+        let mut ahead = newest.iter().skip(PREFETCH_DISTANCE);
+        for word in newest {
+            if let Some(word) = ahead.next() {
+                store.prefetch_value(index_of_word(*word));
+            }
+            larger.insert_unique(hash_of(word), *word, hash_of);
+        }
+        Some(larger)
+    }
+
+    fn exchange_index(&mut self, index: HashTable<u32>) -> HashTable<u32> {
+        assert!(index.len() == self.contents.newest.len(), "nobody else writes");
+        core::mem::replace(&mut self.contents.newest, index)
+    }
+
+    fn append(&mut self, values: &[R], is_tombstone: impl Fn(usize) -> bool) {
+        let newest = &self.contents.newest;
+        assert!(
+            newest.len() + values.len() <= newest.capacity(),
+            "the index does not grow while readers wait"
+        );
+        for (index, value) in values.iter().enumerate() {
+            self.contents.append(value, is_tombstone(index));
+        }
+    }
+
+    /// Sorts what is unsorted; false if nothing is.
+    fn sort_part(&self, sorter: &mut Sorter) -> bool {
+        let Contents { store, runs, .. } = &self.contents;
+        let slots = runs.sorted()..store.len();
+        sorter.sort(store, slots.clone());
+        !slots.is_empty()
+    }
+
+    fn place_part(&mut self, sorter: &Sorter) {
+        let Contents { store, runs, .. } = &mut self.contents;
+        store.set_ranks(runs.sorted(), sorter.sorted());
+        runs.add_part(store.len());
+    }
+
+    /// Merges what the close of the beat folds, if it folds anything.
+    fn fold(&self, scratch: &mut Scratch) -> Option<Fold> {
+        let Contents { store, runs, fold, .. } = &self.contents;
+        assert!(runs.sorted() == store.len(), "a beat is closed when all of it is sorted");
+        assert!(fold.is_none(), "the fold before was ended");
+        run::fold(store, &runs.closing(), store.len(), scratch)
+    }
+
+    fn close_runs(&mut self, fold: Option<Fold>) {
+        self.contents.folds += u32::from(fold.is_some());
+        self.contents.fold = fold;
+        self.contents.runs.close();
+        self.contents.runs.verify();
+    }
+
+    /// Puts some of the folded ranks into their slots; false when all are there.
+    fn place_folded(&mut self, count: usize) -> bool {
+        let Contents { store, fold, .. } = &mut self.contents;
+        fold.as_mut().expect("a fold has begun").place(store, count)
+    }
+
+    fn end_fold(&mut self) -> Fold {
+        self.contents.fold.take().expect("a fold has begun")
+    }
 }

@@ -5,6 +5,8 @@ mod layers;
 mod model;
 mod opening;
 mod reads;
+mod reuse;
+mod script;
 mod views;
 
 use std::collections::BTreeMap;
