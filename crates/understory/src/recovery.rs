@@ -14,7 +14,7 @@
 
 use std::path::Path;
 
-use understory_forest::Forest;
+use understory_forest::{Forest, ForestError};
 use understory_format::{Checksum, LocalState, Op};
 use understory_grid::GridError;
 use understory_io::{Arena, Machine};
@@ -97,7 +97,11 @@ impl Recover<'_> {
             let Some(group) = groups.next_group().map_err(failed)? else { break };
             for (record, mark) in group.records() {
                 if begun {
-                    applier.apply(&record, mark)?;
+                    match applier.apply(&record, mark) {
+                        // It was not done before either, and is gone on with when there is space.
+                        Err(ForestError::Grid(GridError::OutOfSpace { .. })) if applier.op() == head.op => {}
+                        applied => applied?,
+                    }
                 } else {
                     applier.replay_counted(&record, mark)?;
                     if applier.op() == start.op_checkpoint {

@@ -356,7 +356,7 @@ impl Sequencer {
         }
         match member.outcome.get().expect("a group that is led has an outcome") {
             Ok(()) => Ok(()),
-            Err(Failure::OutOfSpace { needed, free }) => {
+            Err(Failure::OutOfSpace { needed, free }) if self.failure().is_none() => {
                 Err(Error::OutOfSpace { needed: *needed, free: *free })
             }
             Err(cause) => Err(Error::CommitUnknown { op: member.op, cause: cause.clone() }),
@@ -434,18 +434,17 @@ impl Sequencer {
         for (record, mark) in group.records() {
             let applied = applier.apply(&record, mark);
             self.visible.store(applier.op().get(), Ordering::Release);
-            match applied {
-                Ok(()) => {}
-                Err(ForestError::Grid(GridError::OutOfSpace { needed, free })) => {
-                    // Nobody stages behind an op that goes through whole bars, so that this is the last of its group.
-                    let before = Op::new(record.op.get() - 1);
-                    return Err((before, Failure::OutOfSpace { needed, free }));
+            let Err(error) = applied else { continue };
+            let before = Op::new(record.op.get() - 1);
+            let failure = match error {
+                // The op is applied, with steps left to be gone on with. Nobody stages behind one that goes through
+                // whole bars, so that it is the last of its group.
+                ForestError::Grid(GridError::OutOfSpace { needed, free }) if applier.op() == record.op => {
+                    Failure::OutOfSpace { needed, free }
                 }
-                Err(error) => {
-                    let before = Op::new(record.op.get() - 1);
-                    return Err((before, self.fail(error.into())));
-                }
-            }
+                error => self.fail(error.into()),
+            };
+            return Err((before, failure));
         }
         Ok(())
     }

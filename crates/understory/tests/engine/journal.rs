@@ -135,7 +135,9 @@ fn a_failed_write_ends_the_handle_and_says_why() {
         });
         let Some(error) = failed else { continue };
         // The op that fails may be the end of a half-bar, staged before the batch.
-        let (Error::CommitUnknown { cause, .. } | Error::Poisoned { cause }) = &error else { panic!("{error}") };
+        let (Error::CommitUnknown { cause, .. } | Error::Poisoned { cause }) = &error else {
+            panic!("{error}")
+        };
         assert!(matches!(cause, Failure::Io(IoError { source: IoCause::Injected, .. })), "{cause}");
         unknown += u32::from(matches!(error, Error::CommitUnknown { .. }));
         for again in [scene.database.commit(&Batch::new()).map(drop), scene.database.checkpoint()] {
@@ -147,7 +149,10 @@ fn a_failed_write_ends_the_handle_and_says_why() {
         let (machine, _storage) = reboot(&scene.storage, 1);
         let database = open_sim(&machine, &options()).unwrap();
         let whole = models[last..].iter().any(|model| model.check_quietly(&database));
-        assert!(whole, "operation {operation}: what was acknowledged, and the last batch whole or not at all");
+        assert!(
+            whole,
+            "operation {operation}: what was acknowledged, and the last batch whole or not at all"
+        );
     }
     assert!(unknown >= 6, "{unknown} of the writes and syncs of three commits");
 }
@@ -209,7 +214,9 @@ fn a_full_file_goes_on_when_there_is_space() {
         full
     });
     assert!(matches!(full, Some(Error::OutOfSpace { .. })), "{full:?}");
-    for again in [scene.database.commit(&batch).map(drop), scene.database.checkpoint(), scene.database.settle()] {
+    for again in
+        [scene.database.commit(&batch).map(drop), scene.database.checkpoint(), scene.database.settle()]
+    {
         assert!(matches!(again, Err(Error::OutOfSpace { .. })), "{again:?}");
         model.check(&scene.database).unwrap();
     }
