@@ -43,8 +43,8 @@ pub trait Park: Send + Sync + Debug {
     }
 }
 
-/// Number of condition variables that keys are spread over.
-const SHARD_COUNT: usize = 64;
+/// Number of condition variables that keys are spread over: enough for a hundred threads that wait to rarely share one.
+const SHARD_COUNT: usize = 1024;
 const SHARD_BITS: u32 = SHARD_COUNT.trailing_zeros();
 
 /// Each shard on cache lines of its own.

@@ -24,6 +24,7 @@
 //! # Not here
 //! What an op does: the applier. How a group looks: the journal.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -89,6 +90,8 @@ struct Staging {
     busy: bool,
     /// Whether the half-bar that ops are staged for is admitted.
     admitted: bool,
+    /// Who waits to stage a batch, by the key of the wait, in the order of arrival.
+    queue: VecDeque<u64>,
     failure: Option<Failure>,
 }
 
@@ -102,7 +105,7 @@ pub(crate) struct Sequencer {
     journal: Option<Journal>,
     buffers: Pool,
     staging: Mutex<Staging>,
-    /// For who waits for room in a group, or for `busy` to end.
+    /// For who waits to make staging busy, or to stage while it is.
     staging_key: u64,
     /// Whose turn it is to use the applier; the lock is free for who has the turn.
     turn: Turn,
@@ -124,6 +127,7 @@ impl Sequencer {
             led: false,
             busy: false,
             admitted: forest.is_admitted(),
+            queue: VecDeque::new(),
             failure: None,
         };
         let durable = if journal.is_some() { applier.op() } else { applier.op_checkpoint() };
@@ -196,33 +200,69 @@ impl Sequencer {
         self.staging.lock().failure.clone()
     }
 
-    /// Puts a batch into the open group, for the half-bar that is open and admitted.
+    /// Puts a batch into the open group, for the half-bar that is open and admitted. Who has to wait for room is served
+    /// in the order of arrival.
     fn stage(&self, body: &Body<'_>, durability: Durability) -> Result<(Arc<Member>, bool), Error> {
+        let mut place = None;
+        let staged = self.stage_in_turn(body, durability, &mut place);
+        if let Some(key) = place {
+            self.staging.lock().queue.retain(|other| *other != key);
+            self.wake_next();
+        }
+        staged
+    }
+
+    /// `place` is the key of the caller's place in the queue, once it has one.
+    fn stage_in_turn(
+        &self,
+        body: &Body<'_>,
+        durability: Durability,
+        place: &mut Option<u64>,
+    ) -> Result<(Arc<Member>, bool), Error> {
         loop {
             let mut staging = self.staging.lock();
             staging.check()?;
-            if staging.busy {
-                drop(staging);
-                self.wait_staging(&mut |staging| !staging.busy);
-                continue;
+            let is_next = staging.queue.is_empty() || staging.queue.front() == place.as_ref();
+            if is_next && !staging.busy {
+                let room = staging.clock.room(body.effects);
+                if !staging.admitted || room == Room::NextHalf {
+                    drop(staging);
+                    self.open_half_bar(body.effects)?;
+                    continue;
+                }
+                if let Some(staged) = self.push(&mut staging, RecordKind::Batch, body, durability) {
+                    if room == Room::NextBeat {
+                        staging.clock.close();
+                    }
+                    staging.clock.add(body.effects);
+                    return Ok(staged);
+                }
             }
-            let room = staging.clock.room(body.effects);
-            if !staging.admitted || room == Room::NextHalf {
-                drop(staging);
-                self.open_half_bar(body.effects)?;
-                continue;
+            let key = *place.get_or_insert_with(fresh_key);
+            if !staging.queue.contains(&key) {
+                staging.queue.push_back(key);
             }
-            let Some(staged) = self.push(&mut staging, RecordKind::Batch, body, durability)? else {
-                drop(staging);
-                self.wait_room(body.size);
-                continue;
-            };
-            if room == Room::NextBeat {
-                staging.clock.close();
-            }
-            staging.clock.add(body.effects);
-            return Ok(staged);
+            drop(staging);
+            self.machine.park.park_until(key, &mut || {
+                let staging = self.staging.lock();
+                let is_next = staging.queue.front() == Some(&key);
+                staging.failure.is_some() || (is_next && !staging.busy && self.has_room(&staging, body.size))
+            });
         }
+    }
+
+    /// Lets the first in the queue see whether it can stage.
+    fn wake_next(&self) {
+        let next = self.staging.lock().queue.front().copied();
+        if let Some(key) = next {
+            self.machine.park.wake(key);
+        }
+    }
+
+    /// Something changed that stagings wait for.
+    fn wake_staging(&self) {
+        self.machine.park.wake(self.staging_key);
+        self.wake_next();
     }
 
     /// Ends the half-bar that has no room for an op of this size, and has the open one admitted.
@@ -269,7 +309,7 @@ impl Sequencer {
         staging.admitted = admitted;
         staging.busy = false;
         drop(staging);
-        self.machine.park.wake(self.staging_key);
+        self.wake_staging();
         result
     }
 
@@ -289,11 +329,11 @@ impl Sequencer {
         loop {
             let mut staging = self.staging.lock();
             staging.check()?;
-            if let Some(staged) = self.push(&mut staging, kind, &Body::empty(), Durability::Synced)? {
+            if let Some(staged) = self.push(&mut staging, kind, &Body::empty(), Durability::Synced) {
                 return Ok(staged);
             }
             drop(staging);
-            self.wait_room(0);
+            self.wait_staging(&mut |staging| self.has_room(staging, 0));
         }
     }
 
@@ -305,16 +345,15 @@ impl Sequencer {
         kind: RecordKind,
         body: &Body<'_>,
         durability: Durability,
-    ) -> Result<Option<(Arc<Member>, bool)>, Error> {
+    ) -> Option<(Arc<Member>, bool)> {
         let op = staging.op.next();
         if staging.open.is_none() {
-            let Some(buffer) = self.buffers.take() else { return Ok(None) };
-            let builder = GroupBuilder::new(buffer, op);
+            let builder = GroupBuilder::new(self.buffers.take()?, op);
             staging.open = Some(OpenGroup { builder, sync: false, members: Vec::new() });
         }
         let group = staging.open.as_mut().expect("just opened");
         if !group.builder.fits(body.size) {
-            return Ok(None);
+            return None;
         }
         group.builder.push(kind, body.part_count(), body.size, |bytes| body.encode(bytes));
         group.sync |= durability == Durability::Synced;
@@ -327,7 +366,7 @@ impl Sequencer {
         group.members.push(Arc::clone(&member));
         staging.op = op;
         let leads = !std::mem::replace(&mut staging.led, true);
-        Ok(Some((member, leads)))
+        Some((member, leads))
     }
 
     fn wait_staging(&self, ready: &mut dyn FnMut(&Staging) -> bool) {
@@ -337,12 +376,12 @@ impl Sequencer {
         });
     }
 
-    /// Waits until the open group has room for a record, or there is a buffer to open one.
-    fn wait_room(&self, size: u64) {
-        self.wait_staging(&mut |staging| match &staging.open {
+    /// Whether the open group has room for a record, or there is a buffer to open one.
+    fn has_room(&self, staging: &Staging, size: u64) -> bool {
+        match &staging.open {
             Some(group) => group.builder.fits(size),
             None => self.buffers.available() > 0,
-        });
+        }
     }
 
     /// Waits for the outcome of an op that was staged; leads its group if that falls to the caller.
@@ -367,7 +406,7 @@ impl Sequencer {
     fn lead(&self) {
         let OpenGroup { builder, sync, members } =
             self.staging.lock().open.take().expect("who leads has staged into the open group");
-        self.machine.park.wake(self.staging_key);
+        self.wake_staging();
         let group = match self.write(builder, sync) {
             Ok(group) => group,
             Err(failure) => {
@@ -385,7 +424,7 @@ impl Sequencer {
         // Its buffer is free for who waits to stage.
         drop(group);
         drop(turn);
-        self.machine.park.wake(self.staging_key);
+        self.wake_staging();
         self.acknowledge(&members, &applied);
         if !overlaps {
             self.hand_over();
@@ -481,7 +520,8 @@ impl Sequencer {
             self.grid.poison_by(cause);
         }
         let first = self.staging.lock().failure.get_or_insert(failure).clone();
-        self.machine.park.wake(self.staging_key);
+        // The first in the queue leaves it, and wakes the next.
+        self.wake_staging();
         first
     }
 }
