@@ -12,6 +12,7 @@ mod checkout;
 mod demo;
 mod kill;
 mod layout;
+mod sim;
 mod test;
 mod tidy;
 
@@ -28,9 +29,11 @@ usage: cargo xtask <command>
   test [--quick]                                everything a change must pass
   kill [--rounds N] [--seed N] [--small|--usual]
                                                 kills a process that loads a real file, 300 times each geometry
+  sim [--seeds N] [--first S] [--seed S] [--json FILE] [--help]
+                                                the whole engine under simulated faults, from seeds; sweeps
   layout [--check]                              writes (checks) docs/layout/ from the on-disk structs
   tidy [--write]                                layers, module docs, ASCII, licences; generated tables
-  bench [--quick] [--peers] [--json FILE]       benchmarks; with --peers beside rocksdb and fjall
+  bench [--quick] [--peers] [--json FILE]       benchmarks; with --peers beside other engines
 ";
 
 fn main() -> ExitCode {
@@ -57,6 +60,7 @@ fn run(mut arguments: lexopt::Parser) -> Result<(), Failure> {
         Some("demo") => demo::run(arguments),
         Some("test") => test::run(arguments),
         Some("kill") => kill::run(arguments),
+        Some("sim") => sim::run(arguments),
         Some("layout") => layout::run(arguments),
         Some("tidy") => tidy::run(arguments),
         Some("bench") => bench::run(arguments),

@@ -1,0 +1,78 @@
+//! All of a small world, on all processors: every item of a numbered list is visited once.
+//!
+//! # Not here
+//! What is visited: `crashes`, `faults`, `damage`.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::handle::Tally;
+use crate::report::processor_seconds;
+use crate::trace::Violation;
+
+/// What a sweep came to.
+#[derive(Debug)]
+pub(crate) struct Swept {
+    /// Items that were visited.
+    pub(crate) visited: u64,
+    /// Counts of everything.
+    pub(crate) counts: BTreeMap<&'static str, u64>,
+    /// Items that broke a promise, with what was wrong.
+    pub(crate) failures: BTreeMap<u64, String>,
+    /// Real time that it took.
+    pub(crate) took: Duration,
+    pub(crate) processor_seconds: f64,
+}
+
+/// Visits every `stride`-th item below `count`. `progress` is told now and then how many were visited.
+#[expect(clippy::disallowed_methods, reason = "items are visited on all processors, and a person waits")]
+pub(crate) fn sweep(
+    count: u64,
+    stride: u64,
+    workers: usize,
+    progress: &mut dyn FnMut(u64, u64),
+    visit: impl Fn(u64, &Arc<Tally>) -> Result<(), Violation> + Sync,
+) -> Swept {
+    let (start, processor) = (Instant::now(), processor_seconds());
+    let (next, tally, failures) =
+        (AtomicU64::new(0), Arc::new(Tally::default()), Mutex::new(BTreeMap::new()));
+    let total = count.div_ceil(stride);
+    let work = || loop {
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        if number >= total {
+            return;
+        }
+        let item = number * stride;
+        if let Err(Violation(words)) = guarded(|| visit(item, &tally)) {
+            let _none = failures.lock().insert(item, words);
+        }
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        while workers.iter().any(|worker| !worker.is_finished()) {
+            std::thread::sleep(Duration::from_millis(100));
+            progress(next.load(Ordering::Relaxed).min(total), total);
+        }
+    });
+    Swept {
+        visited: total,
+        counts: tally.counts(),
+        failures: failures.into_inner(),
+        took: start.elapsed(),
+        processor_seconds: processor_seconds() - processor,
+    }
+}
+
+/// Runs something; a panic is a violation.
+pub(crate) fn guarded<T>(run: impl FnOnce() -> Result<T, Violation>) -> Result<T, Violation> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|payload| {
+        let words = payload.downcast_ref::<String>().map(String::as_str);
+        let words = words.or(payload.downcast_ref::<&str>().copied()).unwrap_or("(no message)");
+        Err(Violation::new(format!("panic: {words}")))
+    })
+}

@@ -1,0 +1,144 @@
+//! A second database that is told what survived of the first, op by op, and never disturbed: at the same op both have the
+//! same checkpoint, to the bit.
+//!
+//! # Invariants
+//! - What is compared is the id of the checkpoint state, which covers everything reachable from it by checksums.
+
+use std::path::Path;
+
+use understory::{Batch, Database, Options};
+use understory_format::Checksum;
+use understory_io::Machine;
+
+use crate::chronicle::{Deed, Entry};
+use crate::trace::Violation;
+use crate::world::{PATH, World};
+
+/// Drains that a call of `settle` ends with (R10).
+const SETTLE_DRAINS: u64 = 3;
+
+/// Where the first database stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    /// The last op before its last checkpoint was asked for.
+    op: u64,
+    number: u64,
+    id: Checksum,
+}
+
+impl End {
+    /// Before the last checkpoint.
+    pub(crate) fn of(database: &Database) -> Self {
+        Self { op: database.visible_op().get(), number: 0, id: Checksum::ZERO }
+    }
+
+    /// And after it.
+    pub(crate) fn with(self, database: &Database) -> Self {
+        Self { number: database.stats().checkpoint_number, id: database.checkpoint_id(), ..self }
+    }
+}
+
+/// Tells a twin everything up to `end`, and compares.
+pub(crate) fn compare(world: &World<'_>, end: &End) -> Result<(), Violation> {
+    let scenario = world.scenario;
+    let chronicle = {
+        let book = world.book.lock();
+        let Some(ledger) =
+            book.ledger().filter(|_| scenario.geometry.has_journal() || scenario.client_count == 1)
+        else {
+            world.tally.count("twins, none: who comes first is not known");
+            return Ok(());
+        };
+        ledger.chronicle(&scenario.geometry, end.op)?
+    };
+    let (machine, storage) = Machine::sim(1);
+    let options = Options::default().memory(world.memory);
+    let problem =
+        |what: &str, error: &understory::Error| Violation::new(format!("the twin cannot {what}: {error}"));
+    Database::format(&machine, Path::new(PATH), &scenario.schema(), &scenario.geometry, &options)
+        .map_err(|error| problem("be made", &error))?;
+    let twin = Database::open_machine(machine, Path::new(PATH), &scenario.schema(), &options, false)
+        .map_err(|error| problem("be opened", &error))?;
+    let told = tell(world, &twin, &chronicle);
+    let result = match told {
+        Ok(true) => {
+            twin.checkpoint().map_err(|error| problem("take a checkpoint", &error))?;
+            world.tally.count("twins, compared");
+            judge(world, &twin, end)
+        }
+        Ok(false) => {
+            world.tally.count("twins, none: a close that no batch explains");
+            Ok(())
+        }
+        Err(violation) => Err(violation),
+    };
+    drop(twin);
+    storage.scheduler().shut_down();
+    result
+}
+
+/// Does every op again. False if one cannot be asked for.
+fn tell(world: &World<'_>, twin: &Database, chronicle: &[Entry]) -> Result<bool, Violation> {
+    let mut batch = Batch::new();
+    let mut entries = (1_u64..).zip(chronicle).peekable();
+    let mut is_closed = false;
+    let mut is_drained = false;
+    while let Some((op, entry)) = entries.next() {
+        let mut last = op;
+        let done = match entry {
+            // It comes with the batch behind it, or not at all.
+            Entry::Close => {
+                is_closed = true;
+                continue;
+            }
+            Entry::Drain => twin.checkpoint(),
+            Entry::Settle => {
+                while let Some((drain, _)) = entries.next_if(|(_, entry)| matches!(entry, Entry::Drain)) {
+                    last = drain;
+                }
+                twin.settle()
+            }
+            Entry::Batch(deed) => {
+                fill(world, &mut batch, deed);
+                twin.commit(&batch).map(drop)
+            }
+        };
+        done.map_err(|error| Violation::new(format!("the twin fails at op {op}: {error}")))?;
+        let reached = twin.visible_op().get();
+        let is_cut = matches!(entry, Entry::Settle) && last != op + SETTLE_DRAINS;
+        // A drain that lacked space is followed by one more; the twin has nothing to drain.
+        if is_cut || (is_closed || is_drained) && reached + 1 == last {
+            return Ok(false);
+        }
+        is_closed = false;
+        is_drained = !matches!(entry, Entry::Batch(_));
+        if reached != last {
+            return Err(Violation::new(format!("op {last}, of {entry:?}, is op {reached} of the twin")));
+        }
+    }
+    Ok(!is_closed)
+}
+
+fn fill(world: &World<'_>, batch: &mut Batch, deed: &Deed) {
+    batch.clear();
+    for effect in deed.effects.iter() {
+        let plot = world.scenario.plots.get(effect.tree).expect("a tree of the schema");
+        match effect.put {
+            Some(number) => plot.tree.put(batch, effect.place, number),
+            None => plot.tree.remove(batch, effect.place),
+        }
+    }
+}
+
+fn judge(world: &World<'_>, twin: &Database, end: &End) -> Result<(), Violation> {
+    let (number, id) = (twin.stats().checkpoint_number, twin.checkpoint_id());
+    if (number, id) == (end.number, end.id) {
+        return Ok(());
+    }
+    let state = twin.with_forest(|forest| forest.grid().checkpoint_state());
+    let known = world.watch.lock().checkpoints().get(&number).copied();
+    Err(Violation::new(format!(
+        "the twin differs: its checkpoint {number} is {id:?}, not {end:?} (that of this number was {known:?}); it is \
+         {state:?}"
+    )))
+}
