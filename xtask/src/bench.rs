@@ -12,7 +12,9 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> Result<(), Failure> {
     command.args(["run", "--quiet", "--release", "--locked"]);
     command.arg("--manifest-path").arg(root.join("benches/Cargo.toml"));
     if !peers.is_empty() {
-        eprintln!("building the peers too: needs C and C++ compilers and libclang, and 20 minutes the first time");
+        eprintln!(
+            "building the peers too: needs C and C++ compilers and libclang, and 20 minutes the first time"
+        );
         command.args(["--features", "peers"]);
     }
     command.arg("--").arg("--scratch").arg(root.join("target/bench")).args(rest);

@@ -26,7 +26,7 @@ enum Work {
     Layout,
 }
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 11] = [
     Step { name: "format", quick: true, work: Work::Cargo("fmt --all -- --check") },
     Step { name: "tidy", quick: true, work: Work::Tidy },
     Step {
@@ -43,9 +43,19 @@ const STEPS: [Step; 9] = [
     Step { name: "doc tests", quick: true, work: Work::Cargo("test --workspace --doc --locked") },
     Step { name: "documentation", quick: true, work: Work::Cargo("doc --workspace --no-deps --locked") },
     Step {
-        name: "model, crash and damage tests, optimised",
+        name: "model, crash, damage and real-file tests, optimised",
         quick: false,
         work: Work::Cargo("test --release -p understory --test * --locked"),
+    },
+    Step {
+        name: "simulation, the first seeds",
+        quick: false,
+        work: Work::Cargo("run --quiet --release --locked -p understory-sim -- --seeds 600 --first 0"),
+    },
+    Step {
+        name: "simulation, a share of the crashes",
+        quick: false,
+        work: Work::Cargo("run --quiet --release --locked -p understory-sim -- --crashes --stride 20"),
     },
     Step {
         name: "benchmarks compile",
