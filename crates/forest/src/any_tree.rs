@@ -17,13 +17,16 @@ use understory_io::Pool;
 use understory_table::{Full, LayoutError, Memtable, Scratch, TableLayout};
 use understory_tree::{LevelStats, Publication, Tree, VALUES_PER_BAR_MAX, values_per_bar};
 
+/// Makes an empty tree.
+type Build = fn(&Arc<Grid>, TreeId, &Pool, &Arc<Publication>) -> Arc<dyn AnyTree>;
+
 /// How one tree is declared: by its record type alone.
 #[derive(Clone, Copy)]
 pub struct TreeSpec {
     name: &'static str,
     value_size: u32,
     describe: fn(TreeId) -> TreeDescription,
-    build: fn(&Arc<Grid>, TreeId, &Pool, &Arc<Publication>) -> Arc<dyn AnyTree>,
+    build: Build,
     layout: fn(&Geometry) -> Result<(), LayoutError>,
     values_per_chunk: fn(usize) -> usize,
 }

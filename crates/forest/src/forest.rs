@@ -323,10 +323,8 @@ impl Forest {
         let own = 2 * self.grid.own_block_count() + TRAILER_SPARE;
         self.promised = blocks + self.log.blocks_for(edits) + own;
         if let Err(error) = self.grid.back(self.promised) {
-            return match error {
-                full @ GridError::OutOfSpace { .. } => Err(full.into()),
-                other => self.attempt(|_| Err(other.into())),
-            };
+            let is_full = matches!(error, GridError::OutOfSpace { .. });
+            return if is_full { Err(error.into()) } else { self.attempt(|_| Err(error.into())) };
         }
         self.attempt(Self::begin_beat)?;
         self.admitted = true;

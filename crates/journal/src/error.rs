@@ -32,7 +32,7 @@ pub enum JournalError {
         /// The last op that is known to have been acknowledged. Later ones are lost, too, if there were any.
         last: Op,
         /// What is good: whoever gives up the lost ops goes on from here.
-        last_good: Head,
+        last_good: Box<Head>,
         /// Position of the group that is damaged.
         position: u64,
         /// What is wrong with it.

@@ -73,7 +73,7 @@ impl Replay {
                     return Err(JournalError::Damaged {
                         first: self.walk.op_next(),
                         last: self.head.op,
-                        last_good: self.walk.head(),
+                        last_good: Box::new(self.walk.head()),
                         position: self.walk.position(),
                         fault: Box::new(fault),
                         evidence: Evidence::Superblock,

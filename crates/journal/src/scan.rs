@@ -172,5 +172,5 @@ fn judge(walk: &Walk, start: &Start, fault: Fault, found: Found) -> Result<Head,
     }
     let position = walk.position();
     let fault = Box::new(fault);
-    Err(JournalError::Damaged { first, last, last_good: head, position, fault, evidence })
+    Err(JournalError::Damaged { first, last, last_good: Box::new(head), position, fault, evidence })
 }

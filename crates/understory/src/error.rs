@@ -195,10 +195,8 @@ impl From<GridError> for Failure {
 
 impl From<JournalError> for Failure {
     fn from(error: JournalError) -> Self {
-        match error {
-            JournalError::Io(error) => Self::Io(error),
-            other => unreachable!("only recovery reads the journal: {other}"),
-        }
+        let JournalError::Io(error) = error else { unreachable!("only recovery reads the journal: {error}") };
+        Self::Io(error)
     }
 }
 

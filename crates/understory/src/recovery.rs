@@ -77,7 +77,7 @@ impl Recover<'_> {
                 if self.salvage && last_good.op >= needed =>
             {
                 log::warn!("{}: ops {first} to {last} are given up", self.path.display());
-                Ok((last_good, true))
+                Ok((*last_good, true))
             }
             Err(error) => Err(journal_error(error, self.path)),
         }
@@ -148,6 +148,6 @@ pub(crate) fn journal_error(error: JournalError, path: &Path) -> Error {
         JournalError::NotEmpty { size } => {
             Error::Unusable { path: path.into(), source: GridError::NotEmpty { size } }
         }
-        source => Error::JournalDamaged { path: path.into(), source },
+        source @ (JournalError::Damaged { .. } | _) => Error::JournalDamaged { path: path.into(), source },
     }
 }

@@ -279,9 +279,9 @@ impl Sequencer {
     /// Goes on with what an op left undone for want of space, and has the open half-bar admitted.
     fn resume(&self) -> Result<(), Error> {
         let result = self.with_applier(Applier::resume);
-        result.map_err(|error| match error {
-            full @ ForestError::Grid(GridError::OutOfSpace { .. }) => full.into(),
-            error => self.fail(error.into()).into(),
+        result.map_err(|error| {
+            let is_full = matches!(error, ForestError::Grid(GridError::OutOfSpace { .. }));
+            if is_full { error.into() } else { self.fail(error.into()).into() }
         })
     }
 
@@ -481,7 +481,7 @@ impl Sequencer {
                 ForestError::Grid(GridError::OutOfSpace { needed, free }) if applier.op() == record.op => {
                     Failure::OutOfSpace { needed, free }
                 }
-                error => self.fail(error.into()),
+                error @ (ForestError::Grid(_) | ForestError::Corrupt(_)) => self.fail(error.into()),
             };
             return Err((before, failure));
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::common::{Account, Model, User, create_sim, open_sim, options, reboot, schema};
 use understory::{Batch, Database, Durability, Error, Failure, Machine, Recovery};
-use understory_io::{CrashPolicy, IoCause, IoError, SimStorage};
+use understory_io::{CrashPolicy, IoCause, IoError, SimStorage, Storage};
 
 /// A database with some batches in it, and what it ought to hold.
 struct Scene {
@@ -202,7 +202,7 @@ fn first_difference(before: &[u8], after: &[u8]) -> u64 {
 #[test]
 fn a_full_file_goes_on_when_there_is_space() {
     let mut scene = Scene::new(56, 30);
-    scene.storage.set_size_limit(Some(scene.storage.image().len() as u64));
+    scene.storage.set_size_limit(Some(scene.storage.size()));
     let mut batch = Batch::new();
     let mut model = scene.user.model.clone();
     let full = (0..3_000).find_map(|_| {
@@ -222,7 +222,7 @@ fn a_full_file_goes_on_when_there_is_space() {
     }
     // A full file can be opened, and still is full.
     let (machine, storage) = reboot(&scene.storage, 5);
-    storage.set_size_limit(Some(storage.image().len() as u64));
+    storage.set_size_limit(Some(storage.size()));
     let database = open_sim(&machine, &options()).unwrap();
     model.check(&database).unwrap();
     assert!(matches!(database.commit(&batch), Err(Error::OutOfSpace { .. })));
