@@ -57,6 +57,10 @@ pub(crate) enum Fault {
     Full(u32),
     /// The operation takes this many microseconds longer.
     Delay(u64),
+    /// The operation does not end.
+    Hang,
+    /// Somebody else cuts the file, somewhere in this zone.
+    Cut(Zone),
 }
 
 /// How bytes change.
@@ -135,7 +139,11 @@ fn crash(rng: &mut Rng) -> Trigger {
 
 /// What a crash keeps: nothing, or anything.
 pub(crate) fn crash_policy(rng: &mut Rng) -> CrashPolicy {
-    if rng.u8(0..3) == 0 { CrashPolicy::DropUnsynced } else { CrashPolicy::KeepSubset(rng.u64(..)) }
+    match rng.u8(0..3) {
+        0 => CrashPolicy::DropUnsynced,
+        1 => rng.choice(CrashPolicy::CLASSES).expect("there are classes"),
+        _ => CrashPolicy::KeepSubset(rng.u64(..)),
+    }
 }
 
 fn error(rng: &mut Rng) -> Trigger {
@@ -145,7 +153,8 @@ fn error(rng: &mut Rng) -> Trigger {
         3 => (Target::Grow, moment(rng) / 32),
         _ => (Target::Write(zone(rng)), moment(rng) / 2),
     };
-    Trigger { target, at, fault: Fault::Fail(EIO) }
+    let fault = if rng.u8(0..5) == 0 && target != Target::Grow { Fault::Hang } else { Fault::Fail(EIO) };
+    Trigger { target, at, fault }
 }
 
 fn zone(rng: &mut Rng) -> Zone {
@@ -175,6 +184,7 @@ fn media(rng: &mut Rng, triggers: &mut Vec<Trigger>) {
             6 => read(Fault::MisdirectRead),
             7 => read(Fault::Fail(EIO)),
             8 => Trigger { target: Target::Any, at, fault: Fault::Unreadable(to) },
+            9 if rng.u8(0..4) == 0 => Trigger { target: Target::Any, at, fault: Fault::Cut(Zone::Grid) },
             _ => Trigger { target: Target::Any, at, fault: Fault::Rot(to, rot(rng)) },
         });
     }

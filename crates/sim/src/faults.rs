@@ -18,7 +18,7 @@ use crate::world::World;
 use crate::zone::Zone;
 
 /// Every kind; those beside an operation come once for it, whatever it is.
-const FAULTS: [Fault; 21] = [
+const FAULTS: [Fault; 23] = [
     Fault::Fail(IoCause::Os(5)),
     Fault::Lose,
     Fault::Flip,
@@ -27,6 +27,8 @@ const FAULTS: [Fault; 21] = [
     Fault::Misdirect(Zone::Grid),
     Fault::MisdirectRead,
     Fault::Delay(20_000),
+    Fault::Hang,
+    Fault::Cut(Zone::Grid),
     Fault::Full(1),
     Fault::Full(30),
     Fault::Rot(Zone::Superblock, Rot::Bit),
@@ -49,7 +51,13 @@ fn suits(fault: Fault, target: Target) -> bool {
         Fault::Flip => matches!(target, Target::Write(_) | Target::Read),
         Fault::MisdirectRead => target == Target::Read,
         Fault::Full(_) => target == Target::Grow,
-        Fault::Crash(_) | Fault::Fail(_) | Fault::Rot(..) | Fault::Unreadable(_) | Fault::Delay(_) => true,
+        Fault::Crash(_)
+        | Fault::Fail(_)
+        | Fault::Rot(..)
+        | Fault::Unreadable(_)
+        | Fault::Delay(_)
+        | Fault::Hang
+        | Fault::Cut(_) => true,
     }
 }
 

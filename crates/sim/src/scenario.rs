@@ -69,6 +69,8 @@ pub(crate) struct Scenario {
     pub(crate) geometry: Geometry,
     /// Bytes of memory beyond the least.
     pub(crate) memory_spare: u64,
+    /// Bytes that the file may have.
+    pub(crate) size_limit: Option<u64>,
     pub(crate) plots: Vec<Plot>,
     pub(crate) client_count: u32,
     pub(crate) reader_count: u32,
@@ -94,10 +96,13 @@ impl Scenario {
             0 => rng.u32(100..400),
             _ => rng.u32(10..120),
         };
+        let is_limited = weather == Weather::Space && rng.bool();
+        let size_limit = is_limited.then(|| geometry.grid_offset() + rng.u64(64..1024) * 4096);
         Self {
             seed,
             weather,
             geometry,
+            size_limit,
             memory_spare: if rng.bool() { 0 } else { rng.u64(0..2 << 20) },
             plots,
             client_count,
@@ -137,6 +142,7 @@ impl Scenario {
             weather: Weather::Calm,
             geometry: Geometry { journal_size, ..geometry },
             memory_spare: 0,
+            size_limit: None,
             plots,
             client_count,
             reader_count: 0,
@@ -273,6 +279,9 @@ impl fmt::Display for Scenario {
         for plot in &self.plots {
             let (name, places) = (plot.tree.name(), plot.tree.place_count());
             writeln!(f, "  {name}: {} bytes, {places} places in {:?}", plot.tree.value_size(), plot.split)?;
+        }
+        if let Some(limit) = self.size_limit {
+            writeln!(f, "  at most {limit} bytes")?;
         }
         writeln!(f, "  {:?}", self.geometry)?;
         write!(f, "  {:?}", self.mix)

@@ -70,7 +70,7 @@ pub(crate) fn finish(world: &mut World<'_>) -> Result<(), Violation> {
     let end = twin::End::of(&database);
     match database.checkpoint() {
         Ok(()) => {}
-        Err(error) if world.harm.damaged => {
+        Err(error) if world.harm.damaged || world.scenario.size_limit.is_some() => {
             world.trace.note(&[11], || format!("the last checkpoint: {error}"));
             drop(database);
             world.put_away(rig);

@@ -149,6 +149,7 @@ impl Tap {
     }
 
     /// Brings one fault.
+    #[expect(clippy::too_many_lines, reason = "an arm for each fault, and nothing else")]
     fn befall(&self, fault: Fault, target: Target, offset: u64, size: usize) -> Option<Course> {
         let number = self.inner.operations();
         let here = self.zones.of(offset);
@@ -165,11 +166,7 @@ impl Tap {
                 } else {
                     "failed write, sync or growth"
                 });
-                if target == Target::Read {
-                    state.harm.read_failed = true;
-                } else {
-                    state.harm.write_failed = true;
-                }
+                state.failed(target);
                 if matches!(target, Target::Write(_) | Target::Sync) {
                     self.inner.inject(number, cause);
                     return None;
@@ -213,6 +210,18 @@ impl Tap {
                 state.count("delay");
                 self.inner.befall(number, SimFault::Delay(Duration::from_micros(micros)));
             }
+            Fault::Hang => {
+                state.count("operation that hangs");
+                state.failed(target);
+                self.inner.befall(number, SimFault::Hang);
+            }
+            Fault::Cut(zone) => {
+                if let Some(place) = self.place(&mut state, zone) {
+                    state.count("file cut");
+                    state.damage(&[zone]);
+                    self.inner.cut(place);
+                }
+            }
         }
         None
     }
@@ -226,7 +235,9 @@ impl Tap {
 
     /// A sector of a zone that no operation in flight is about.
     fn place(&self, state: &mut State, zone: Zone) -> Option<u64> {
-        let range = self.zones.range(zone, state.copy, self.inner.size())?;
+        // What of the file is there: somebody may have cut it.
+        let size = understory_format::u64_of(self.inner.image().len());
+        let range = self.zones.range(zone, state.copy, size)?;
         let sector = u64::try_from(SECTOR).ok()?;
         let count = (range.end - range.start) / sector;
         (count > 0).then(|| range.start + state.rng.u64(0..count) * sector)
@@ -234,7 +245,7 @@ impl Tap {
 
     fn misdirect_read(&self, state: &mut State, offset: u64, size: usize) -> Option<Course> {
         let size = u64::try_from(size).ok()?;
-        let last = self.inner.size().checked_sub(size)?;
+        let last = understory_format::u64_of(self.inner.image().len()).checked_sub(size)?;
         let sector = u64::try_from(SECTOR).ok()?;
         let to = state.rng.u64(0..=last / sector) * sector;
         if to == offset {
@@ -309,6 +320,14 @@ impl State {
             }
         }
         due
+    }
+
+    fn failed(&mut self, target: Target) {
+        if target == Target::Read {
+            self.harm.read_failed = true;
+        } else {
+            self.harm.write_failed = true;
+        }
     }
 
     fn damage(&mut self, zones: &[Zone]) {

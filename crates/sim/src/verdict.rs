@@ -138,7 +138,7 @@ fn is_io_explained(error: &IoError, harm: &Harm) -> bool {
         IoCause::Crashed => harm.crashed,
         IoCause::NoSpace => harm.was_full,
         IoCause::Truncated => harm.damaged,
-        IoCause::Os(_) => harm.read_failed || harm.write_failed,
+        IoCause::Os(_) | IoCause::TimedOut => harm.read_failed || harm.write_failed,
         _ => false,
     }
 }

@@ -102,7 +102,8 @@ impl<'a> World<'a> {
 
     /// What the database is opened with.
     pub(crate) fn options(&self) -> Options {
-        Options::default().memory(self.memory)
+        let options = Options::default().memory(self.memory);
+        self.scenario.size_limit.into_iter().fold(options, Options::size_limit)
     }
 
     /// A machine over the file, with these faults to come.
@@ -112,7 +113,8 @@ impl<'a> World<'a> {
         let rig = Rig::new(image, seed, |storage| {
             let zones = Zones::new(&self.scenario.geometry);
             let (trace, watch) = (Arc::clone(&self.trace), Arc::clone(&self.watch));
-            Tap::new(storage, zones, triggers, self.copy, self.harm, trace, watch)
+            let was_full = self.scenario.size_limit.is_some();
+            Tap::new(storage, zones, triggers, self.copy, Harm { was_full, ..self.harm }, trace, watch)
         });
         rig.storage.scheduler().set_preempt_percent(self.rng.u32(0..40));
         match self.rng.u8(0..4) {
