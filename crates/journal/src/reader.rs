@@ -15,7 +15,9 @@ use understory_io::{Arena, Buffer, Completion, IoCause, IoError, Machine, Pool, 
 use crate::ring::{Ring, SECTOR};
 
 /// Bytes of a read, in rings that have as many.
-const PIECE_SIZE_MAX: u64 = 1 << 20;
+pub(crate) const PIECE_SIZE_MAX: u64 = 1 << 20;
+/// What part of that the reads of a second look have.
+const CLOSER: u64 = 16;
 
 /// Forward reads of the ring.
 #[derive(Debug)]
@@ -47,10 +49,12 @@ struct Ahead {
 }
 
 impl Reader {
-    /// Bytes of the arena that [`new`](Self::new) takes.
+    /// Bytes of the arena that [`new`](Self::new) and then [`closer`](Self::closer) take.
     pub(crate) fn arena_size(geometry: &Geometry) -> Option<usize> {
-        let piece = usize::try_from(piece_size(geometry)).ok()?;
-        Arena::needed(piece, 2)?.checked_add(Arena::needed(SECTOR, 1)?)
+        let needed = |piece: u64| {
+            Arena::needed(usize::try_from(piece).ok()?, 2)?.checked_add(Arena::needed(SECTOR, 1)?)
+        };
+        needed(piece_size(geometry))?.checked_add(needed(closer_size(geometry))?)
     }
 
     pub(crate) fn new(
@@ -59,7 +63,27 @@ impl Reader {
         geometry: &Geometry,
         until: u64,
     ) -> Result<Self, IoError> {
-        let size = usize::try_from(piece_size(geometry)).expect("at most 1 MiB");
+        Self::sized(machine, arena, geometry, until, piece_size(geometry))
+    }
+
+    /// One that reads smaller pieces.
+    pub(crate) fn closer(
+        machine: &Machine,
+        arena: &Arena,
+        geometry: &Geometry,
+        until: u64,
+    ) -> Result<Self, IoError> {
+        Self::sized(machine, arena, geometry, until, closer_size(geometry))
+    }
+
+    fn sized(
+        machine: &Machine,
+        arena: &Arena,
+        geometry: &Geometry,
+        until: u64,
+        piece: u64,
+    ) -> Result<Self, IoError> {
+        let size = usize::try_from(piece).expect("at most 1 MiB");
         Ok(Self {
             machine: machine.clone(),
             ring: Ring::new(geometry),
@@ -165,6 +189,11 @@ impl Drop for Reader {
 /// The largest whole number of sectors up to a mebibyte that a ring has.
 fn piece_size(geometry: &Geometry) -> u64 {
     geometry.journal_size.min(PIECE_SIZE_MAX)
+}
+
+/// A part of that, whole sectors.
+fn closer_size(geometry: &Geometry) -> u64 {
+    (piece_size(geometry) / CLOSER).next_multiple_of(u64_of(SECTOR))
 }
 
 /// Whether an error says that the bytes are lost, and not that the machine is in trouble.

@@ -21,7 +21,7 @@ use understory_format::{Checksum, Corruption, Geometry, Op, SECTOR_SIZE};
 use understory_io::{Arena, Machine, Pool};
 
 use crate::error::{Evidence, Fault, JournalError};
-use crate::reader::Reader;
+use crate::reader::{PIECE_SIZE_MAX, Reader};
 use crate::ring::Ring;
 use crate::walk::{STEP, Walk};
 
@@ -115,8 +115,20 @@ pub fn scan(
     let mut walk = Walk::new(machine, &arena, geometry, start, start.position + ring.size)?;
     let groups = arena.pool(ring.group_buffer_size(), 1)?;
     let mut report = |position| progress(Progress { done: position - start.position, total: ring.size });
-    let fault = follow(&mut walk, &groups, &mut report)?;
-    let found = search(&mut walk, start, &mut report)?;
+    let mut fault = follow(&mut walk, &groups, &mut report)?;
+    let mut found = search(&mut walk, start, ring.size, &mut report)?;
+    // Accepting an end is for good. One read that gave other bytes must not look like it: what is behind is read again,
+    // in other pieces.
+    let end = walk.position();
+    walk.look_closer(machine, &arena, geometry)?;
+    let again = follow(&mut walk, &groups, &mut report)?;
+    if walk.position() > end {
+        fault = again;
+        found = search(&mut walk, start, ring.size, &mut report)?;
+    } else {
+        let seen = search(&mut walk, start, PIECE_SIZE_MAX + ring.group_size_max, &mut report)?;
+        found = Found { any: found.any || seen.any, witness: found.witness.max(seen.witness) };
+    }
     judge(&walk, start, fault, found)
 }
 
@@ -140,10 +152,16 @@ struct Found {
     witness: Option<(Op, u64)>,
 }
 
-/// Looks for groups of the last incarnation in the rest of the lap.
-fn search(walk: &mut Walk, start: &Start, report: &mut dyn FnMut(u64)) -> Result<Found, JournalError> {
+/// Looks for groups of the last incarnation in the rest of the lap, for so many bytes at most.
+fn search(
+    walk: &mut Walk,
+    start: &Start,
+    size_max: u64,
+    report: &mut dyn FnMut(u64),
+) -> Result<Found, JournalError> {
     let mut found = Found::default();
-    for position in (walk.position()..walk.limit()).step_by(STEP) {
+    let limit = walk.limit().min(walk.position() + size_max);
+    for position in (walk.position()..limit).step_by(STEP) {
         if position.is_multiple_of(1 << 20) {
             report(position);
         }

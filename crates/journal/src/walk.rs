@@ -60,6 +60,17 @@ impl Walk {
         })
     }
 
+    /// Goes on from where it is with smaller reads, and forgets what was read.
+    pub(crate) fn look_closer(
+        &mut self,
+        machine: &Machine,
+        arena: &Arena,
+        geometry: &Geometry,
+    ) -> Result<(), IoError> {
+        self.reader = Reader::closer(machine, arena, geometry, self.limit)?;
+        Ok(())
+    }
+
     /// Where the next group is, if there is one.
     pub(crate) const fn position(&self) -> u64 {
         self.position

@@ -196,6 +196,11 @@ impl Applier {
         }
     }
 
+    /// Whether a batch that fits the open half-bar can be applied: nothing is left to do before, and it is admitted.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.steps.is_empty() && self.forest.is_admitted()
+    }
+
     /// Goes on with what the last op has left to do, and admits the open half-bar.
     ///
     /// # Errors

@@ -88,7 +88,7 @@ struct Staging {
     led: bool,
     /// Somebody ends a half-bar, drains, settles or asks for admission: no batch is staged.
     busy: bool,
-    /// Whether the half-bar that ops are staged for is admitted.
+    /// Whether the half-bar that ops are staged for is admitted, and nothing is left to do before it.
     admitted: bool,
     /// Who waits to stage a batch, by the key of the wait, in the order of arrival.
     queue: VecDeque<u64>,
@@ -126,7 +126,7 @@ impl Sequencer {
             open: None,
             led: false,
             busy: false,
-            admitted: forest.is_admitted(),
+            admitted: applier.is_ready(),
             queue: VecDeque::new(),
             failure: None,
         };
@@ -299,7 +299,7 @@ impl Sequencer {
         }
         let result = act();
         let (op, clock, admitted) =
-            self.with_applier(|applier| (applier.op(), applier.clock(), applier.forest().is_admitted()));
+            self.with_applier(|applier| (applier.op(), applier.clock(), applier.is_ready()));
         let mut staging = self.staging.lock();
         // Unless something failed, everything staged is applied: nobody else stages now. If nothing was staged by
         // `act`, ops from before may still be on their way.
