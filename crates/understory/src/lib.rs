@@ -20,7 +20,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("bank.understory");
-//! let options = Options::default().memory(300 << 20);
+//! let options = Options::default().memory(400 << 20);
 //! let bank = Database::create(path, &Schema::new().tree::<Account>(), &options)?;
 //! let mut batch = Batch::new();
 //! batch.put(&Account { id: 7.into(), cents: 250.into() });

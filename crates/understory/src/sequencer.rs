@@ -268,11 +268,14 @@ impl Sequencer {
     /// Ends the half-bar that has no room for an op of this size, and has the open one admitted.
     fn open_half_bar(&self, effects: u64) -> Result<(), Error> {
         self.exclusively(|| {
-            let room = self.staging.lock().clock.room(effects);
-            if room == Room::NextHalf {
+            // What an op left undone comes before its successor.
+            self.resume()?;
+            self.refresh();
+            if self.staging.lock().clock.room(effects) == Room::NextHalf {
                 let _op = self.run_special(RecordKind::Close)?;
+                self.resume()?;
             }
-            self.resume()
+            Ok(())
         })
     }
 
@@ -298,19 +301,24 @@ impl Sequencer {
             self.wait_staging(&mut |staging| !staging.busy);
         }
         let result = act();
-        let (op, clock, admitted) =
-            self.with_applier(|applier| (applier.op(), applier.clock(), applier.is_ready()));
+        self.refresh();
         let mut staging = self.staging.lock();
-        // Unless something failed, everything staged is applied: nobody else stages now. If nothing was staged by
-        // `act`, ops from before may still be on their way.
-        if staging.op == op {
-            staging.clock = clock;
-        }
-        staging.admitted = admitted;
         staging.busy = false;
         drop(staging);
         self.wake_staging();
         result
+    }
+
+    /// Sets the staging clock to the applier's; the caller has made staging busy.
+    fn refresh(&self) {
+        let (op, clock, is_ready) =
+            self.with_applier(|applier| (applier.op(), applier.clock(), applier.is_ready()));
+        let mut staging = self.staging.lock();
+        // Ops from before may still be on their way: then the staging clock is ahead, in the same half-bar.
+        if staging.op == op {
+            staging.clock = clock;
+        }
+        staging.admitted = is_ready;
     }
 
     /// Commits an op without effects; the caller has made staging busy. Nobody minds whether it was committed if that
