@@ -174,6 +174,7 @@ impl Sequencer {
 
     /// Commits a batch: its op is applied, and as durable as asked for, when this returns.
     pub(crate) fn commit(&self, body: &Body<'_>, durability: Durability) -> Result<Op, Error> {
+        self.check_grid()?;
         let (member, leads) = self.stage(body, durability)?;
         self.finish(&member, leads)?;
         Ok(member.op)
@@ -181,10 +182,16 @@ impl Sequencer {
 
     /// Runs an op that goes through whole bars; gives it when it is done.
     pub(crate) fn run(&self, kind: RecordKind) -> Result<Op, Error> {
+        self.check_grid()?;
         self.exclusively(|| {
             self.resume()?;
             self.run_special(kind)
         })
+    }
+
+    /// A checkpoint that failed on its worker ends the handle now, not when its end is waited for.
+    fn check_grid(&self) -> Result<(), Error> {
+        self.grid.poison().map_or(Ok(()), |cause| Err(self.fail(Failure::Io(cause)).into()))
     }
 
     /// Makes sure that the next open knows the last group to be durable, if anything has been journaled.
