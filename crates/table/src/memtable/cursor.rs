@@ -179,8 +179,8 @@ fn search<R: Record>(
     slots: Range<u32>,
     range: KeyRange<R::Key>,
 ) -> Range<u32> {
-    let bound = |key: R::Key, is_inside: fn(Ordering) -> bool| {
-        let (mut low, mut high) = (slots.start, slots.end);
+    let bound = |within: Range<u32>, key: R::Key, is_inside: fn(Ordering) -> bool| {
+        let (mut low, mut high) = (within.start, within.end);
         while low < high {
             let middle = low + (high - low) / 2;
             if is_inside(compare_with(contents, rank(middle), key)) {
@@ -191,7 +191,18 @@ fn search<R: Record>(
         }
         low
     };
-    bound(range.min(), Ordering::is_lt)..bound(range.max(), Ordering::is_le)
+    // Open ends are common.
+    let start = if range.min() == R::Key::MIN {
+        slots.start
+    } else {
+        bound(slots.clone(), range.min(), Ordering::is_lt)
+    };
+    let end = if range.max() == R::Key::MAX {
+        slots.end
+    } else {
+        bound(start..slots.end, range.max(), Ordering::is_le)
+    };
+    start..end
 }
 
 /// Compares the key of a rank with `key`.
@@ -259,7 +270,7 @@ impl Slots {
     #[inline]
     fn next<R: Record>(&mut self, contents: &Contents<R>) -> Option<Rank> {
         if self.stretch.is_empty() {
-            self.carve(contents)?;
+            return self.carve(contents);
         }
         let ahead = self.stretch.start + PREFETCH_DISTANCE;
         if ahead < self.stretch.end {
@@ -270,8 +281,9 @@ impl Slots {
         Some(contents.rank(slot))
     }
 
-    /// Makes the slots of the greatest key below the stretch; none if there are none.
-    fn carve<R: Record>(&mut self, contents: &Contents<R>) -> Option<()> {
+    /// Makes the slots of the greatest key below the stretch, and gives the first of them; none if there are none.
+    #[inline]
+    fn carve<R: Record>(&mut self, contents: &Contents<R>) -> Option<Rank> {
         if self.below.is_empty() {
             return None;
         }
@@ -280,15 +292,18 @@ impl Slots {
         if let Some(ahead) = start.checked_sub(PREFETCH_DISTANCE).filter(|ahead| self.below.contains(ahead)) {
             contents.prefetch(ahead);
         }
-        let packed = |slot| contents.rank(slot).packed();
-        while start > self.below.start
-            && compare_keys(&contents.store, packed(start - 1), packed(end - 1)).is_eq()
-        {
-            start -= 1;
+        let last = contents.rank(start);
+        let mut first = last;
+        while start > self.below.start {
+            let before = contents.rank(start - 1);
+            if compare_keys(&contents.store, before.packed(), last.packed()).is_ne() {
+                break;
+            }
+            (first, start) = (before, start - 1);
         }
-        self.stretch = start..end;
+        self.stretch = start + 1..end;
         self.below.end = start;
-        Some(())
+        Some(first)
     }
 
     /// Brings those values nearer that `next` will not prefetch.
