@@ -177,11 +177,13 @@ impl Geometry {
         }
     }
 
-    /// The same with a journal: a checkpoint at the end of each bar, and the smallest ring that this needs. Commits are
-    /// then durable one by one.
+    /// The same with a journal: a checkpoint at the end of each bar that commits have filled, and the smallest ring that
+    /// this needs. Commits are then durable one by one.
     #[must_use]
     pub fn with_journal(mut self) -> Self {
-        self.interval_min = self.bar_charge_max() / 2;
+        // What is due is decided in the middle of a bar. Half of what a half-bar is charged at most: a beat that is closed
+        // for want of room may be charged little more than half of that too.
+        self.interval_min = self.bar_charge_max() / 4;
         self.interval_max = self.interval_min;
         self.journal_size = self.journal_size_min().next_multiple_of(u64::from(self.block_size));
         self

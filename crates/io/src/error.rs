@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use rustix::io::Errno;
+
 /// What the machine was asked to do when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -87,8 +89,7 @@ pub enum IoCause {
 
 impl IoCause {
     /// The cause that an operating system's error number stands for.
-    pub(crate) fn from_errno(errno: rustix::io::Errno) -> Self {
-        use rustix::io::Errno;
+    pub(crate) fn from_errno(errno: Errno) -> Self {
         match errno {
             Errno::NOSPC | Errno::FBIG | Errno::DQUOT => Self::NoSpace,
             other => Self::Os(other.raw_os_error()),
@@ -119,7 +120,23 @@ impl IoError {
     pub fn is_no_space(&self) -> bool {
         self.source == IoCause::NoSpace
     }
+
+    /// Whether the bytes are lost, and the machine is not in trouble otherwise: reading fewer of them may save the rest.
+    pub fn is_of_media(&self) -> bool {
+        match self.source {
+            IoCause::Truncated | IoCause::Injected => true,
+            IoCause::Os(number) => MEDIA.iter().any(|errno| errno.raw_os_error() == number),
+            _ => false,
+        }
+    }
 }
+
+/// What systems answer for sectors that do not give their bytes.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const MEDIA: [Errno; 6] =
+    [Errno::IO, Errno::NODATA, Errno::BADMSG, Errno::ILSEQ, Errno::UCLEAN, Errno::REMOTEIO];
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const MEDIA: [Errno; 3] = [Errno::IO, Errno::BADMSG, Errno::ILSEQ];
 
 /// Why a file could not be opened or created. Nothing has changed on disk.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -124,6 +124,13 @@ pub trait Storage: Send + Sync + Debug {
         Ok(())
     }
 
+    /// How long to wait for something that another thread does with [`write_now`](Self::write_now) or
+    /// [`sync_now`](Self::sync_now) before it is taken to hang; none where these calls end by themselves, like waits
+    /// for tickets do.
+    fn patience(&self) -> Option<Duration> {
+        None
+    }
+
     /// What was done so far.
     fn counters(&self) -> Counters;
 }

@@ -166,8 +166,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Makes all ops durable and writes that they are, unless the file says so already. To be called when idle, and at
-    /// close: damage to the last group is told from a torn one after it.
+    /// Makes all ops durable and writes that they are, unless the file says so already. To be called after a sync
+    /// that others were told of: damage to the last group is told from a torn one after it.
     ///
     /// # Errors
     /// As [`sync`](Self::sync).

@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use understory_format::{Geometry, u64_of};
-use understory_io::{Arena, Buffer, Completion, IoCause, IoError, Machine, Pool, Ticket};
+use understory_io::{Arena, Buffer, Completion, IoError, Machine, Pool, Ticket};
 
 use crate::ring::{Ring, SECTOR};
 
@@ -126,8 +126,10 @@ impl Reader {
         let ahead = match self.ahead.take() {
             Some(ahead) if ahead.positions.contains(&position) => ahead,
             other => {
-                if let Some(other) = other {
-                    let _unused = other.ticket.wait();
+                // An operation that does not end keeps its buffer.
+                let ended = other.map(|other| other.ticket.wait());
+                if let Some(Completion { result: Err(error), buffer: None }) = ended {
+                    return Err(error);
                 }
                 self.submit(position)
             }
@@ -157,7 +159,7 @@ impl Reader {
         };
         let buffer = buffer.or_else(|| self.pieces.take());
         match buffer {
-            Some(buffer) if is_of_the_media(&error) => self.save(positions, buffer),
+            Some(buffer) if error.is_of_media() => self.save(positions, buffer),
             _ => Err(error),
         }
     }
@@ -170,7 +172,7 @@ impl Reader {
             let single = self.sectors.take().expect("one sector at a time is read");
             match self.machine.storage.read(self.ring.offset(position), single).wait().into_buffer() {
                 Ok(single) => sector.copy_from_slice(&single),
-                Err(error) if is_of_the_media(&error) => unreadable.push((position, error)),
+                Err(error) if error.is_of_media() => unreadable.push((position, error)),
                 Err(error) => return Err(error),
             }
         }
@@ -194,14 +196,4 @@ fn piece_size(geometry: &Geometry) -> u64 {
 /// A part of that, whole sectors.
 fn closer_size(geometry: &Geometry) -> u64 {
     (piece_size(geometry) / CLOSER).next_multiple_of(u64_of(SECTOR))
-}
-
-/// Whether an error says that the bytes are lost, and not that the machine is in trouble.
-fn is_of_the_media(error: &IoError) -> bool {
-    // EIO, ENODATA, EBADMSG, EILSEQ, EUCLEAN and EREMOTEIO: what systems answer for sectors that do not give their
-    // bytes.
-    const MEDIA: [i32; 6] = [5, 61, 74, 84, 117, 121];
-    let is_media = |number| MEDIA.contains(&number);
-    matches!(error.source, IoCause::Truncated | IoCause::Injected)
-        || matches!(error.source, IoCause::Os(number) if is_media(number))
 }

@@ -65,6 +65,8 @@ pub(crate) struct Applier {
     run: Option<Arc<CheckpointRun>>,
     /// Whether a checkpoint is to be taken at the end of the bar: decided in its middle.
     due: bool,
+    /// Beats closed by the replay of ops that the checkpoint counts.
+    counted_beats: u64,
     steps: VecDeque<Step>,
 }
 
@@ -86,6 +88,7 @@ impl Applier {
             op_drained: state.op_flushed,
             run: None,
             due: false,
+            counted_beats: 0,
             steps: VecDeque::new(),
         }
     }
@@ -126,23 +129,33 @@ impl Applier {
     /// (R6).
     ///
     /// # Errors
-    /// The record does not fit the schema or the beats.
+    /// The record does not fit the schema, or there are more of them than a bar has room for.
     pub(crate) fn replay_counted(&mut self, record: &RecordView<'_>, mark: Mark) -> Result<(), ForestError> {
         match record.kind {
             RecordKind::Batch => {
                 let effects = self.effects_of(record)?;
                 if self.clock.room(effects) != Room::Open {
-                    self.forest.close_replayed_beat();
-                    self.clock.close();
+                    self.close_counted_beat(record.op)?;
                 }
                 self.append(record, effects)?;
             }
             RecordKind::Close | RecordKind::Drain | RecordKind::Settle => {
-                self.forest.close_replayed_beat();
-                self.clock.close();
+                self.close_counted_beat(record.op)?
             }
         }
         self.advance(record.op, mark);
+        Ok(())
+    }
+
+    /// What a superblock says of op and position may fit the journal and still be wrong: memtables hold one bar.
+    fn close_counted_beat(&mut self, op: Op) -> Result<(), Corruption> {
+        self.counted_beats += 1;
+        if self.counted_beats > self.forest.schedule().beats_per_bar() {
+            let rule = Expected::Rule("an op of the bar before the checkpoint");
+            return Err(Corruption::new("journal.op", rule, op.get().into()));
+        }
+        self.forest.close_replayed_beat();
+        self.clock.close();
         Ok(())
     }
 

@@ -59,19 +59,18 @@ impl Database {
         self.sequencer.commit(&body, durability)
     }
 
-    /// Makes durable what was committed as [`Durability::Buffered`]. Costs a sync, if there is anything to sync.
+    /// Makes durable what was committed as [`Durability::Buffered`], and notes in the journal that it is. Costs two
+    /// syncs, if there is anything to sync.
     ///
     /// # Errors
-    /// As [`commit`](Self::commit).
+    /// Failure to write, now or before: [`Error::Poisoned`]. Without a journal as [`checkpoint`](Self::checkpoint).
     pub fn sync(&self) -> Result<(), Error> {
         self.check_writable()?;
         if !self.geometry().has_journal() {
             return self.checkpoint();
         }
-        if self.durable_op() < self.visible_op() {
-            let _op = self.sequencer.commit(&Body::empty(), Durability::Synced)?;
-        }
-        Ok(())
+        self.sequencer.check()?;
+        if self.durable_op() < self.visible_op() { self.sequencer.sync() } else { Ok(()) }
     }
 
     /// The record of `key` in the tree of `R`.
@@ -115,6 +114,7 @@ impl Database {
     /// takes no more commits.
     pub fn checkpoint(&self) -> Result<(), Error> {
         self.check_writable()?;
+        self.sequencer.check()?;
         let is_drained = self.sequencer.with_applier(|applier| applier.is_drained());
         if is_drained { self.wait_checkpoint() } else { self.drain() }
     }
@@ -154,7 +154,7 @@ impl Database {
             return Ok(());
         }
         match self.checkpoint() {
-            Err(Error::OutOfSpace { .. }) if self.geometry().has_journal() => self.sequencer.witness(),
+            Err(Error::OutOfSpace { .. }) if self.geometry().has_journal() => self.sequencer.sync(),
             result => result,
         }
     }

@@ -89,8 +89,9 @@ pub enum Error {
     /// A writer has gone on past the checkpoint that this read-only handle shows. Next: open it again.
     #[error("the checkpoint that this handle shows has been overtaken by a writer")]
     Expired,
-    /// No space is left, in the file system or under the size limit: nothing of the call has been done. Next: make
-    /// room (in the file system, or a larger limit) and call again; reads go on, and so do commits once there is.
+    /// No space is left, in the file system or under the size limit. Of a commit nothing has been done; a checkpoint or
+    /// settling goes on where it stopped, with the next call that needs it. Next: make room (in the file system, or a
+    /// larger limit) and call again; reads go on, and so do commits once there is.
     #[error("out of space: {needed} blocks are needed, {free} are free")]
     OutOfSpace {
         /// Blocks that were wanted.
@@ -176,6 +177,9 @@ pub enum Failure {
     /// The file is open for reading only.
     #[error("the database is open for reading only")]
     ReadOnly,
+    /// A thread panicked in the middle of a commit.
+    #[error("a thread panicked while others waited for it")]
+    Panicked,
 }
 
 impl From<GridError> for Failure {

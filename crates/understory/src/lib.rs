@@ -56,10 +56,12 @@ pub use schema::Schema;
 pub use sequencer::Durability;
 pub use stats::{Stats, TreeStats};
 pub use understory_forest::CompactionStats;
-pub use understory_format::{Corruption, Geometry, GeometryError, Key, Op, Record, record};
+pub use understory_format::{
+    BlockAddress, Checksum, Corruption, Geometry, GeometryError, Key, Op, Record, record,
+};
 pub use understory_grid::{GridError, GridStats, Space};
-pub use understory_io::{Counters, IoError, Machine, OpenError};
-pub use understory_journal::JournalError;
+pub use understory_io::{Counters, IoCause, IoError, Machine, OpenError, Operation};
+pub use understory_journal::{Evidence, Fault, Head, JournalError};
 pub use understory_tree::LevelStats;
 
 /// The example of the workspace's README is compiled and run.

@@ -72,7 +72,13 @@ impl Recover<'_> {
     /// The head to go on from, and whether damage was cut off for it.
     fn accept(&self, scanned: Result<Head, JournalError>, needed: Op) -> Result<(Head, bool), Error> {
         match scanned {
-            Ok(head) => Ok((head, false)),
+            Ok(head) => {
+                if head.torn {
+                    let path = self.path.display();
+                    log::info!("{path}: the journal has a torn end behind op {}, which is dropped", head.op);
+                }
+                Ok((head, false))
+            }
             Err(JournalError::Damaged { first, last, last_good, .. })
                 if self.salvage && last_good.op >= needed =>
             {

@@ -19,7 +19,8 @@
 //! # Invariants
 //! - Group `k + 1` is written only after `k` is synced, unless nobody in `k` asked for that (`Durability::Buffered`).
 //! - An op is visible only after its group is durable, or handed over if it is buffered (R11).
-//! - After a failure nothing more is staged; whatever was staged and not applied is unknown to who committed it.
+//! - After a failure nothing more is staged; whatever was staged and not applied is unknown to who committed it. A
+//!   thread that panics while others wait for it is such a failure, and so is a leader whose write or sync does not end.
 //!
 //! # Not here
 //! What an op does: the applier. How a group looks: the journal.
@@ -27,12 +28,13 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use understory_forest::{ForestError, Trees};
 use understory_format::{Op, RecordKind};
 use understory_grid::{Grid, GridError};
-use understory_io::{Machine, Pool, Turn, fresh_key};
+use understory_io::{IoCause, IoError, Machine, Operation, Pool, Turn, fresh_key};
 use understory_journal::{Group, GroupBuilder, Journal};
 
 use crate::Error;
@@ -64,7 +66,7 @@ pub enum Durability {
 struct Member {
     op: Op,
     key: u64,
-    /// It is to lead the group that it is in.
+    /// It is to lead the group that it is in. Set with the lock of the staging held.
     appointed: AtomicBool,
     outcome: OnceLock<Result<(), Failure>>,
 }
@@ -114,6 +116,9 @@ pub(crate) struct Sequencer {
     durable: AtomicU64,
     /// Bytes handed over since the last sync.
     unsynced: AtomicU64,
+    /// When the write or sync of the journal began that is under way, in nanoseconds of the park's time, and 1 more; 0 if
+    /// there is none.
+    since: AtomicU64,
 }
 
 impl Sequencer {
@@ -142,6 +147,7 @@ impl Sequencer {
             visible: AtomicU64::new(applier.op().get()),
             durable: AtomicU64::new(durable.get()),
             unsynced: AtomicU64::new(0),
+            since: AtomicU64::new(0),
             applier: Mutex::new(applier),
             machine,
         }
@@ -174,7 +180,7 @@ impl Sequencer {
 
     /// Commits a batch: its op is applied, and as durable as asked for, when this returns.
     pub(crate) fn commit(&self, body: &Body<'_>, durability: Durability) -> Result<Op, Error> {
-        self.check_grid()?;
+        self.check()?;
         let (member, leads) = self.stage(body, durability)?;
         self.finish(&member, leads)?;
         Ok(member.op)
@@ -182,24 +188,34 @@ impl Sequencer {
 
     /// Runs an op that goes through whole bars; gives it when it is done.
     pub(crate) fn run(&self, kind: RecordKind) -> Result<Op, Error> {
-        self.check_grid()?;
+        self.check()?;
         self.exclusively(|| {
             self.resume()?;
             self.run_special(kind)
         })
     }
 
-    /// A checkpoint that failed on its worker ends the handle now, not when its end is waited for.
-    fn check_grid(&self) -> Result<(), Error> {
-        self.grid.poison().map_or(Ok(()), |cause| Err(self.fail(Failure::Io(cause)).into()))
+    /// Whether the handle can still write. A checkpoint that failed on its worker ends it now, not when its end is
+    /// waited for.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.grid.poison().map_or(Ok(()), |cause| Err(Error::from(self.fail(Failure::Io(cause)))))?;
+        self.staging.lock().check()
     }
 
-    /// Makes sure that the next open knows the last group to be durable, if anything has been journaled.
-    pub(crate) fn witness(&self) -> Result<(), Error> {
-        match &self.journal {
-            Some(journal) => Ok(journal.witness().map_err(Failure::from)?),
-            None => Ok(()),
-        }
+    /// Makes all that was committed durable, and has the journal say so: damage to it is told from a torn end from now
+    /// on. Nothing without a journal.
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        self.check()?;
+        self.exclusively(|| {
+            self.wait_staging(&mut |staging| !staging.led);
+            self.staging.lock().check()?;
+            let witnessed = self.watched(|| journal.witness());
+            witnessed.map_err(|error| self.fail(error.into()))?;
+            self.durable.fetch_max(journal.synced_op().get(), Ordering::AcqRel);
+            self.unsynced.store(0, Ordering::Relaxed);
+            Ok(())
+        })
     }
 
     /// The first failure, if there was one.
@@ -250,7 +266,7 @@ impl Sequencer {
                 staging.queue.push_back(key);
             }
             drop(staging);
-            self.machine.park.park_until(key, &mut || {
+            self.wait_or_fail(key, &mut || {
                 let staging = self.staging.lock();
                 let is_next = staging.queue.front() == Some(&key);
                 staging.failure.is_some() || (is_next && !staging.busy && self.has_room(&staging, body.size))
@@ -288,11 +304,11 @@ impl Sequencer {
 
     /// Goes on with what an op left undone for want of space, and has the open half-bar admitted.
     fn resume(&self) -> Result<(), Error> {
-        let result = self.with_applier(Applier::resume);
-        result.map_err(|error| {
-            let is_full = matches!(error, ForestError::Grid(GridError::OutOfSpace { .. }));
-            if is_full { error.into() } else { self.fail(error.into()).into() }
-        })
+        let result = self.with_applier(|applier| {
+            let resumed = applier.resume();
+            resumed.map_err(|error| (is_full(&error, applier), error))
+        });
+        result.map_err(|(is_full, error)| if is_full { error.into() } else { self.fail(error.into()).into() })
     }
 
     /// Runs `act` while no batch is staged; before others go on, the staging clock is set to the applier's.
@@ -307,11 +323,11 @@ impl Sequencer {
             drop(staging);
             self.wait_staging(&mut |staging| !staging.busy);
         }
+        let guard = OnPanic { sequencer: self, members: &[] };
         let result = act();
         self.refresh();
-        let mut staging = self.staging.lock();
-        staging.busy = false;
-        drop(staging);
+        std::mem::forget(guard);
+        self.staging.lock().busy = false;
         self.wake_staging();
         result
     }
@@ -385,10 +401,43 @@ impl Sequencer {
     }
 
     fn wait_staging(&self, ready: &mut dyn FnMut(&Staging) -> bool) {
-        self.machine.park.park_until(self.staging_key, &mut || {
+        self.wait_or_fail(self.staging_key, &mut || {
             let staging = self.staging.lock();
             staging.failure.is_some() || ready(&staging)
         });
+    }
+
+    /// Waits for what comes after a write or sync of somebody else. If that does not end, the handle has failed.
+    fn wait_or_fail(&self, key: u64, ready: &mut dyn FnMut() -> bool) {
+        if let Err(failure) = self.wait(key, ready) {
+            let _first = self.fail(failure);
+        }
+    }
+
+    /// Waits until `ready`, or until a write or sync of the journal has been under way for too long.
+    fn wait(&self, key: u64, ready: &mut dyn FnMut() -> bool) -> Result<(), Failure> {
+        let park = &self.machine.park;
+        let Some(patience) = self.machine.storage.patience() else {
+            park.park_until(key, ready);
+            return Ok(());
+        };
+        while !park.park_until_deadline(key, park.now().saturating_add(patience), ready) {
+            let since = self.since.load(Ordering::Acquire);
+            if since > 0 && park.now().saturating_sub(Duration::from_nanos(since)) >= patience {
+                log::error!("a write or sync of the journal has not ended for {patience:?}");
+                return Err(Failure::Io(IoError::new(Operation::Write, 0, IoCause::TimedOut)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what may not end, for those to see who wait for it.
+    fn watched<T>(&self, act: impl FnOnce() -> T) -> T {
+        let now = u64::try_from(self.machine.park.now().as_nanos()).unwrap_or(u64::MAX);
+        self.since.store(now.max(1), Ordering::Release);
+        let result = act();
+        self.since.store(0, Ordering::Release);
+        result
     }
 
     /// Whether the open group has room for a record, or there is a buffer to open one.
@@ -403,7 +452,11 @@ impl Sequencer {
     fn finish(&self, member: &Member, leads: bool) -> Result<(), Error> {
         if !leads {
             let mut ready = || member.outcome.get().is_some() || member.appointed.load(Ordering::Acquire);
-            self.machine.park.park_until(member.key, &mut ready);
+            if let Err(failure) = self.wait(member.key, &mut ready)
+                && self.leave(member)
+            {
+                return Err(Error::CommitUnknown { op: member.op, cause: self.fail(failure) });
+            }
         }
         if member.outcome.get().is_none() {
             self.lead();
@@ -417,15 +470,30 @@ impl Sequencer {
         }
     }
 
+    /// Lets an op go its way without who committed it; false if that is to lead, or knows what became of it.
+    fn leave(&self, member: &Member) -> bool {
+        let mut staging = self.staging.lock();
+        if member.appointed.load(Ordering::Acquire) || member.outcome.get().is_some() {
+            return false;
+        }
+        if let Some(group) = &mut staging.open {
+            group.members.retain(|other| other.op != member.op);
+        }
+        true
+    }
+
     /// Writes, applies and acknowledges the open group.
     fn lead(&self) {
         let OpenGroup { builder, sync, members } =
             self.staging.lock().open.take().expect("who leads has staged into the open group");
         self.wake_staging();
-        let group = match self.write(builder, sync) {
+        let guard = OnPanic { sequencer: self, members: &members };
+        let written = self.write(builder, sync);
+        let group = match written {
             Ok(group) => group,
             Err(failure) => {
                 let failure = self.fail(failure);
+                std::mem::forget(guard);
                 self.acknowledge(&members, &Err((Op::ZERO, failure)));
                 return self.hand_over();
             }
@@ -436,6 +504,7 @@ impl Sequencer {
             self.hand_over();
         }
         let applied = self.apply(&group);
+        std::mem::forget(guard);
         // Its buffer is free for who waits to stage.
         drop(group);
         drop(turn);
@@ -450,11 +519,11 @@ impl Sequencer {
     fn write(&self, builder: GroupBuilder, sync: bool) -> Result<Group, Failure> {
         let Some(journal) = &self.journal else { return Ok(builder.into_group()) };
         self.make_room(journal, builder.size())?;
-        let group = journal.write(builder, self.grid.checkpoint_state().id())?;
+        let group = self.watched(|| journal.write(builder, self.grid.checkpoint_state().id()))?;
         let unsynced = self.unsynced.load(Ordering::Relaxed) + group.size();
         let sync = sync || unsynced > BUFFERED_SIZE_MAX;
         if sync {
-            journal.sync()?;
+            self.watched(|| journal.sync())?;
             self.durable.store(group.last_op().get(), Ordering::Release);
         }
         self.unsynced.store(if sync { 0 } else { unsynced }, Ordering::Relaxed);
@@ -490,15 +559,11 @@ impl Sequencer {
             self.visible.store(applier.op().get(), Ordering::Release);
             let Err(error) = applied else { continue };
             let before = Op::new(record.op.get() - 1);
-            let failure = match error {
-                // The op is applied, with steps left to be gone on with. Nobody stages behind one that goes through
-                // whole bars, so that it is the last of its group.
-                ForestError::Grid(GridError::OutOfSpace { needed, free }) if applier.op() == record.op => {
-                    Failure::OutOfSpace { needed, free }
-                }
-                error @ (ForestError::Grid(_) | ForestError::Corrupt(_)) => self.fail(error.into()),
-            };
-            return Err((before, failure));
+            // Such an op is applied, with steps left to be gone on with. Nobody stages behind one that goes through whole
+            // bars, so that it is the last of its group.
+            let goes_on = is_full(&error, &applier) && applier.op() == record.op;
+            let failure = Failure::from(error);
+            return Err((before, if goes_on { failure } else { self.fail(failure) }));
         }
         Ok(())
     }
@@ -521,11 +586,16 @@ impl Sequencer {
             let mut staging = self.staging.lock();
             let next = staging.open.as_ref().and_then(|group| group.members.first().cloned());
             staging.led = next.is_some();
-            next
+            if let Some(member) = &next {
+                member.appointed.store(true, Ordering::Release);
+            }
+            (next, staging.busy)
         };
-        if let Some(member) = next {
-            member.appointed.store(true, Ordering::Release);
-            self.machine.park.wake(member.key);
+        match next {
+            (Some(member), _) => self.machine.park.wake(member.key),
+            // Somebody may wait for the end of what was on its way.
+            (None, true) => self.wake_staging(),
+            (None, false) => {}
         }
     }
 
@@ -539,6 +609,34 @@ impl Sequencer {
         self.wake_staging();
         first
     }
+}
+
+/// For the time in which others wait for this thread: if it panics, they are told.
+struct OnPanic<'a> {
+    sequencer: &'a Sequencer,
+    /// Those who wait for the outcome of a group that it leads; none if it holds the staging busy.
+    members: &'a [Arc<Member>],
+}
+
+impl Drop for OnPanic<'_> {
+    fn drop(&mut self) {
+        let failure = self.sequencer.fail(Failure::Panicked);
+        if self.members.is_empty() {
+            self.sequencer.staging.lock().busy = false;
+            return self.sequencer.wake_staging();
+        }
+        for member in self.members {
+            // One that has an outcome knows it already.
+            let _known = member.outcome.set(Err(failure.clone()));
+            self.sequencer.machine.park.wake(member.key);
+        }
+        self.sequencer.hand_over();
+    }
+}
+
+/// Whether there was no space for what can be gone on with when there is.
+fn is_full(error: &ForestError, applier: &Applier) -> bool {
+    matches!(error, ForestError::Grid(GridError::OutOfSpace { .. })) && !applier.forest().has_failed()
 }
 
 impl Staging {

@@ -322,6 +322,10 @@ impl Storage for OsStorage {
         if is_unlinked { failed(0, IoCause::Unlinked) } else { Ok(()) }
     }
 
+    fn patience(&self) -> Option<Duration> {
+        self.deadline
+    }
+
     fn counters(&self) -> Counters {
         self.shared.counters.get()
     }

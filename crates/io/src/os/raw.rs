@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::Errno;
 
 /// The calls on an open file. Transfers may be short; nothing is retried here.
@@ -23,6 +23,15 @@ pub(super) trait RawFile: Send + Sync + Debug {
 #[derive(Debug)]
 pub(super) struct UnixFile {
     pub(super) fd: OwnedFd,
+}
+
+/// Gives up a lock at once: a process that another thread is about to start has a copy of the descriptor for a moment,
+/// and with it would have the lock.
+impl Drop for UnixFile {
+    fn drop(&mut self) {
+        // Closing does the same, if later.
+        let _best_effort = rustix::fs::flock(&self.fd, FlockOperation::Unlock);
+    }
 }
 
 impl RawFile for UnixFile {
@@ -71,5 +80,28 @@ pub(super) fn sync_data(fd: impl AsFd) -> Result<(), Errno> {
     match rustix::fs::fcntl_fullfsync(fd.as_fd()) {
         Err(Errno::NOTSUP | Errno::NOTTY | Errno::INVAL) => rustix::fs::fsync(fd),
         result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_of_the_descriptor_keeps_no_lock() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let open = || {
+            let path = folder.path().join("file");
+            let options = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(path);
+            UnixFile { fd: options.expect("opened").into() }
+        };
+        let lock = |file: &UnixFile| rustix::fs::flock(&file.fd, FlockOperation::NonBlockingLockExclusive);
+        let first = open();
+        lock(&first).expect("free");
+        let copy = rustix::io::dup(&first.fd).expect("a copy");
+        assert_eq!(lock(&open()), Err(Errno::WOULDBLOCK));
+        drop(first);
+        lock(&open()).expect("free again");
+        drop(copy);
     }
 }

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::common::{Account, Model, User, create_sim, open_sim, options, reboot, schema};
 use understory::{Batch, Database, Durability, Error, Failure, Machine, Recovery};
+use understory_format::Superblock;
 use understory_io::{CrashPolicy, IoCause, IoError, SimStorage, Storage};
+use zerocopy::IntoBytes;
 
 /// A database with some batches in it, and what it ought to hold.
 struct Scene {
@@ -140,7 +142,12 @@ fn a_failed_write_ends_the_handle_and_says_why() {
         };
         assert!(matches!(cause, Failure::Io(IoError { source: IoCause::Injected, .. })), "{cause}");
         unknown += u32::from(matches!(error, Error::CommitUnknown { .. }));
-        for again in [scene.database.commit(&Batch::new()).map(drop), scene.database.checkpoint()] {
+        let calls = [
+            scene.database.commit(&Batch::new()).map(drop),
+            scene.database.checkpoint(),
+            scene.database.sync(),
+        ];
+        for again in calls {
             let Err(Error::Poisoned { cause: first }) = again else { panic!("{again:?}") };
             assert_eq!(first, *cause, "the first error is repeated");
         }
@@ -155,6 +162,18 @@ fn a_failed_write_ends_the_handle_and_says_why() {
         );
     }
     assert!(unknown >= 6, "{unknown} of the writes and syncs of three commits");
+}
+
+/// Also where everything was in tables before.
+#[test]
+fn a_handle_that_failed_does_not_close_well() {
+    let mut scene = Scene::new(61, 20);
+    scene.database.checkpoint().unwrap();
+    scene.storage.inject(scene.storage.operations(), IoCause::Injected);
+    let error = scene.commit(Durability::Synced).unwrap_err();
+    assert!(matches!(error, Error::CommitUnknown { .. }), "{error}");
+    let closed = scene.database.close();
+    assert!(matches!(closed, Err(Error::Poisoned { .. })), "{closed:?}");
 }
 
 /// Damage to acknowledged ops: open names them and changes nothing; salvage gives them up, and says so in the file.
@@ -191,6 +210,94 @@ fn damage_in_the_journal_is_told_and_can_be_cut_off() {
     assert_eq!(database.get::<Account>(77).unwrap().map(|account| account.body), Some([7; 40]));
     let local = database.with_forest(|forest| forest.grid().local_state());
     assert_eq!((local.salvaged_op, local.salvage_count), (kept, 1));
+}
+
+/// Damage to buffered commits is not a torn end once a sync has covered them, even if nothing came after it.
+#[test]
+fn what_a_sync_covered_is_damage() {
+    let mut scene = Scene::new(58, 3);
+    let kept = scene.database.visible_op();
+    let before = scene.storage.image();
+    for _ in 0..20 {
+        scene.commit(Durability::Buffered).unwrap();
+    }
+    let damaged = first_difference(&before, &scene.storage.image());
+    scene.database.sync().unwrap();
+    scene.storage.corrupt(damaged + 100, 1);
+    let (machine, _storage) = reboot(&scene.storage, 3);
+    let error = open_sim(&machine, &options()).unwrap_err();
+    let Error::JournalDamaged { source, .. } = &error else { panic!("{error}") };
+    let understory::JournalError::Damaged { first, last, .. } = source else { panic!("{source}") };
+    assert_eq!((*first, *last), (kept.next(), scene.database.visible_op()));
+}
+
+/// Good checksums, and a journal that fits: still memtables hold one bar.
+#[test]
+fn a_replay_that_would_begin_bars_too_early_is_refused() {
+    let mut scene = Scene::new(59, 0);
+    let mut starts = Vec::new();
+    while starts.len() < 4 {
+        let number = |scene: &Scene| scene.database.stats().checkpoint_number;
+        let before = number(&scene);
+        scene.commit(Durability::Synced).unwrap();
+        scene.database.with_forest(|forest| {
+            let (state, local) = (forest.grid().checkpoint_state(), forest.grid().local_state());
+            if state.number > before && state.op_flushed < state.op_checkpoint {
+                starts.push((state.op_flushed, local.journal_position, local.journal_hash));
+            }
+        });
+    }
+    let newest = starts.len() - 1;
+    for (index, (op, position, hash)) in starts.into_iter().enumerate() {
+        let mut image = scene.storage.image();
+        for copy in 0..4_u8 {
+            let offset = usize::from(copy) * 16384;
+            let bytes = &mut image[offset..offset + 4096];
+            let (mut superblock, _) = Superblock::decode(bytes, copy).unwrap();
+            superblock.checkpoint.op_flushed = op;
+            (superblock.local.journal_position, superblock.local.journal_hash) = (position, hash);
+            bytes.copy_from_slice(superblock.encode(copy).0.as_bytes());
+        }
+        let (machine, storage) = Machine::sim_from(image.clone(), 1);
+        let opened = open_sim(&machine, &options());
+        if index == newest {
+            scene.user.model.check(&opened.unwrap()).unwrap();
+        } else {
+            let error = opened.unwrap_err();
+            assert!(matches!(error, Error::Corrupt(_) | Error::JournalDamaged { .. }), "{error}");
+            assert!(storage.image() == image, "nothing was changed");
+        }
+    }
+}
+
+/// Whatever the size of batches, a bar that they fill ends with a checkpoint.
+#[test]
+fn full_bars_end_with_checkpoints() {
+    let geometry = options().geometry.unwrap();
+    for records in [1, 7, 40, 80, 129, 171, 200, 240] {
+        let scene = Scene::new(60, 0);
+        let stats = |scene: &Scene| {
+            let stats = scene.database.stats();
+            (stats.beat / u64::from(geometry.beats_per_bar), stats.checkpoint_number)
+        };
+        let (mut batch, mut id) = (Batch::new(), 0_u64);
+        let before = stats(&scene);
+        while stats(&scene).0 < before.0 + 8 {
+            batch.clear();
+            for _ in 0..records {
+                batch.put(&Account { id: id.into(), body: [0; 40] });
+                id += 1;
+            }
+            assert!(batch.size() <= geometry.batch_size_max.into(), "{} bytes", batch.size());
+            scene.database.commit(&batch).unwrap();
+        }
+        let after = stats(&scene);
+        assert!(
+            after.1 - before.1 >= 7,
+            "batches of {records}: {} checkpoints in 8 bars",
+            after.1 - before.1
+        );
+    }
 }
 
 fn first_difference(before: &[u8], after: &[u8]) -> u64 {
@@ -284,9 +391,16 @@ fn many_threads_commit_at_once() {
             let durability = if index % 3 == 0 { Durability::Buffered } else { Durability::Synced };
             ops.push(database.commit_with(&batch, durability).unwrap().get());
             let own = thread * 1_000_000..(thread + 1) * 1_000_000;
-            let found = database.scan::<Account>(own).unwrap().map(Result::unwrap).count();
+            let found = loop {
+                match database.scan::<Account>(own.clone()).unwrap().try_fold(0, |n, row| row.map(|_| n + 1))
+                {
+                    // The others have committed a whole bar of this size meanwhile.
+                    Err(Error::Expired) => {}
+                    found => break found.unwrap(),
+                }
+            };
             let expected: u64 = (0..=index).map(|index| 1 + index % 30).sum();
-            assert_eq!(u64::try_from(found).unwrap(), expected, "what is acknowledged is visible");
+            assert_eq!(found, expected, "what is acknowledged is visible");
         }
         assert!(ops.is_sorted(), "a thread's ops are in order");
         ops

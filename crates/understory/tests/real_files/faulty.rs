@@ -5,8 +5,9 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use understory::{Counters, Geometry, IoError, Machine};
 use understory_io::{
     Buffer, Completion, IoCause, Operation, OsStorage, Park, SECTOR, Storage, Ticket, WriteParts, write_size,
@@ -49,6 +50,19 @@ pub(crate) struct FaultyStorage {
     fault: Mutex<Option<Fault>>,
     /// A sync that has failed fails for good.
     sync_failed: Mutex<Option<IoCause>>,
+    trap: Mutex<Option<Trap>>,
+    sprung: Condvar,
+}
+
+/// What the next sync in the thread of a caller falls into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trap {
+    /// It panics.
+    Panic,
+    /// It does not return until it is [released](FaultyStorage::release).
+    Hang,
+    /// It has been caught.
+    Sprung,
 }
 
 impl FaultyStorage {
@@ -57,14 +71,54 @@ impl FaultyStorage {
         let inner = Arc::new(OsStorage::open(path, understory_io::Options::default()).unwrap());
         let machine = Machine::os(Arc::clone(&inner), 1).unwrap();
         let park = Arc::clone(&machine.park);
-        let faulty =
-            Arc::new(Self { inner, park, geometry, fault: Mutex::new(None), sync_failed: Mutex::new(None) });
+        let faulty = Arc::new(Self {
+            inner,
+            park,
+            geometry,
+            fault: Mutex::new(None),
+            sync_failed: Mutex::new(None),
+            trap: Mutex::new(None),
+            sprung: Condvar::new(),
+        });
         let storage = Arc::clone(&faulty);
         (Machine { storage, ..machine }, faulty)
     }
 
     pub(crate) fn arm(&self, fault: Fault) {
         *self.fault.lock() = Some(fault);
+    }
+
+    pub(crate) fn set_trap(&self, trap: Trap) {
+        *self.trap.lock() = Some(trap);
+    }
+
+    /// Waits until the trap has caught somebody.
+    pub(crate) fn wait_for_trap(&self) {
+        let mut trap = self.trap.lock();
+        while *trap != Some(Trap::Sprung) {
+            self.sprung.wait(&mut trap);
+        }
+    }
+
+    /// Lets go who hangs.
+    pub(crate) fn release(&self) {
+        *self.trap.lock() = None;
+        let _woken = self.sprung.notify_all();
+    }
+
+    fn fall_into_trap(&self) {
+        let mut trap = self.trap.lock();
+        let Some(kind @ (Trap::Panic | Trap::Hang)) = *trap else { return };
+        *trap = Some(Trap::Sprung);
+        let _woken = self.sprung.notify_all();
+        if kind == Trap::Panic {
+            drop(trap);
+            // Without a message among the test's.
+            std::panic::resume_unwind(Box::new("asked for"));
+        }
+        while trap.is_some() {
+            self.sprung.wait(&mut trap);
+        }
     }
 
     /// Whether the fault has been met.
@@ -136,6 +190,15 @@ impl Storage for FaultyStorage {
             Some(cause) => self.failed(Operation::Sync, 0, cause, None),
             None => self.inner.sync(),
         }
+    }
+
+    fn sync_now(&self) -> Result<(), IoError> {
+        self.fall_into_trap();
+        self.sync().wait().result
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        Some(Duration::from_millis(300))
     }
 
     fn read_now(&self, offset: u64, buffer: Buffer) -> Completion {

@@ -26,6 +26,7 @@ mod device;
 mod faults;
 mod faulty;
 mod kill;
+mod leader;
 mod ledger;
 mod limit;
 mod load;
