@@ -1,8 +1,8 @@
 //! The compactions of one half-bar: planned at its start, run in slices beat by beat, finished at its end.
 //!
 //! Each job that has work in a beat gets its quota and a reservation of its own when the beat opens, in the
-//! order of the jobs, so that the addresses it draws do not depend on when it runs. The slices of a beat run one
-//! after another on the machine's executor, beside the commits of that beat; its close waits for them.
+//! order of the jobs, so that the addresses it draws do not depend on when it runs. The slices of a beat run on the
+//! machine's executor, as many at a time as it has workers, beside the commits of that beat; its close waits for them.
 //!
 //! # Invariants
 //! - Every slice that was handed out is run, and its reservation forfeited, before the next is (asserted).
@@ -29,8 +29,8 @@ pub(crate) struct HalfBar {
     /// A job is away while its slice runs.
     jobs: Vec<Option<Box<dyn Job>>>,
     pace: Pace,
-    /// The work of the open beat; none before it is begun, and once it is joined.
-    running: Option<Join<Vec<Slice>>>,
+    /// The work of the open beat, in the order of the jobs; none before it is begun, and once it is joined.
+    running: Vec<Join<Slice>>,
     #[cfg(test)]
     work_of_beat: u64,
 }
@@ -45,6 +45,13 @@ struct Slice {
     quota: u64,
     reservation: Reservation,
     result: Result<(), TableError>,
+}
+
+impl Slice {
+    fn run(mut self) -> Self {
+        self.result = self.job.run(self.quota, &mut self.reservation);
+        self
+    }
 }
 
 /// What one job changes, and where.
@@ -74,7 +81,7 @@ impl HalfBar {
     /// Gives every job its quota and its addresses for the beat that opens, the first of the `beats_left`, and
     /// hands the work to the machine's executor.
     pub(crate) fn begin_beat(&mut self, grid: &Grid, beats_left: u64) -> Result<(), GridError> {
-        assert!(self.running.is_none(), "the beat before was joined");
+        assert!(self.running.is_empty(), "the beat before was joined");
         let work: Vec<_> = self.jobs().map(|job| (job.remaining(), job.value_size())).collect();
         let quotas = self.pace.take_beat(beats_left, &work);
         #[cfg(test)]
@@ -82,24 +89,14 @@ impl HalfBar {
             self.work_of_beat = work.iter().zip(&quotas).map(|((_, size), quota)| size * quota).sum();
         }
         let mut slices = Vec::new();
-        for ((place, slot), quota) in
-            self.jobs.iter_mut().enumerate().zip(quotas).filter(|(_, quota)| *quota > 0)
-        {
+        let places = self.jobs.iter_mut().enumerate().zip(quotas);
+        for ((place, slot), quota) in places.filter(|(_, quota)| *quota > 0) {
             let job = slot.take().expect("jobs are at home between beats");
             let reservation = grid.reserve(job.blocks_bound(quota))?;
             slices.push(Slice { place, job, quota, reservation, result: Ok(()) });
         }
-        if !slices.is_empty() {
-            self.running = Some(grid.machine().spawn(move || {
-                for Slice { job, quota, reservation, result, .. } in &mut slices {
-                    *result = job.run(*quota, reservation);
-                    if result.is_err() {
-                        break;
-                    }
-                }
-                slices
-            }));
-        }
+        // Only now that all addresses are reserved may one of them run, as without workers it does at once.
+        self.running = slices.into_iter().map(|slice| grid.machine().spawn(|| slice.run())).collect();
         Ok(())
     }
 
@@ -111,9 +108,9 @@ impl HalfBar {
 
     /// Waits until what the jobs have to do in the open beat is done.
     pub(crate) fn join(&mut self, grid: &Grid) -> Result<(), TableError> {
-        let Some(running) = self.running.take() else { return Ok(()) };
         let mut failed = Ok(());
-        for Slice { place, job, reservation, result, .. } in running.wait() {
+        for slice in self.running.drain(..) {
+            let Slice { place, job, reservation, result, .. } = slice.wait();
             grid.forfeit(reservation);
             *self.jobs.get_mut(place).expect("the place it was taken from") = Some(job);
             failed = failed.and(result);
@@ -123,8 +120,8 @@ impl HalfBar {
 
     /// Waits until no job runs, whatever comes of it.
     pub(crate) fn stop(&mut self) {
-        if let Some(running) = self.running.take() {
-            drop(running.outcome());
+        for slice in self.running.drain(..) {
+            drop(slice.outcome());
         }
     }
 
@@ -135,7 +132,7 @@ impl HalfBar {
     /// What the jobs change, in their order. Nothing has changed yet.
     pub(crate) fn finish(self) -> Result<Vec<Finished>, TableError> {
         assert!(self.pace.is_done(), "the last beat of a half-bar takes all that is left");
-        assert!(self.running.is_none(), "the last beat was joined");
+        assert!(self.running.is_empty(), "the last beat was joined");
         let finish = |job: Option<Box<dyn Job>>| {
             let job = job.expect("jobs are at home between beats");
             Ok(Finished { tree: job.tree(), target: job.target(), outcome: job.finish()? })

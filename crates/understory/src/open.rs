@@ -48,7 +48,7 @@ impl Database {
         schema: &Schema,
         options: &Options,
     ) -> Result<Self, Error> {
-        let machine = Machine::os(Arc::clone(storage), WORKERS).map_err(Error::Io)?;
+        let machine = Machine::os(Arc::clone(storage), options.workers).map_err(Error::Io)?;
         let geometry = options.geometry.unwrap_or_default();
         Self::format(&machine, path, schema, &geometry, options)?;
         Self::open_on(machine, path, schema, options, Mode::FILE)
@@ -71,7 +71,7 @@ impl Database {
     /// checkpoint counts, without which there is no state to go on from.
     pub fn salvage(path: impl AsRef<Path>, schema: &Schema, options: &Options) -> Result<Self, Error> {
         let storage = OsStorage::open(path.as_ref(), storage_options(options, false)).map_err(Error::Open)?;
-        let machine = Machine::os(storage, WORKERS).map_err(Error::Io)?;
+        let machine = Machine::os(storage, options.workers).map_err(Error::Io)?;
         Self::open_on(machine, path.as_ref(), schema, options, Mode { salvage: true, ..Mode::FILE })
     }
 
@@ -88,7 +88,7 @@ impl Database {
     fn open_path(path: &Path, schema: &Schema, options: &Options, read_only: bool) -> Result<Self, Error> {
         let storage = OsStorage::open(path, storage_options(options, read_only));
         let storage = storage.map_err(Error::Open)?;
-        let machine = Machine::os(storage, WORKERS).map_err(Error::Io)?;
+        let machine = Machine::os(storage, options.workers).map_err(Error::Io)?;
         Self::open_on(machine, path, schema, options, Mode { read_only, ..Mode::FILE })
     }
 
@@ -182,9 +182,6 @@ impl Database {
         Ok(Self::new(path, machine, sequencer))
     }
 }
-
-/// Workers beside the calling threads: one, for compaction and checkpoints.
-const WORKERS: usize = 1;
 
 /// How a storage is opened.
 #[derive(Clone, Copy, Debug)]

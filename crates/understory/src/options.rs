@@ -38,6 +38,9 @@ pub struct Options {
     pub geometry: Option<Geometry>,
     /// Threads that read and write the file beside the calling one; at least one.
     pub io_threads: usize,
+    /// Threads that compact and take checkpoints beside those that commit. With none, commits do that themselves. What
+    /// is written does not depend on it.
+    pub workers: usize,
     /// The size that the file may grow to, in bytes, set when the file is created; none for no limit but the
     /// file system's.
     pub size_limit: Option<u64>,
@@ -71,15 +74,23 @@ impl fmt::Debug for Options {
             .field("memory", &self.memory)
             .field("geometry", &self.geometry)
             .field("io_threads", &self.io_threads)
+            .field("workers", &self.workers)
             .field("size_limit", &self.size_limit)
             .finish_non_exhaustive()
     }
 }
 
 impl Default for Options {
-    /// 512 MiB, the default geometry, two threads, no size limit.
+    /// 512 MiB, the default geometry, two threads for I/O and two workers, no size limit.
     fn default() -> Self {
-        Self { memory: 512 << 20, geometry: None, io_threads: 2, size_limit: None, on_recovery: None }
+        Self {
+            memory: 512 << 20,
+            geometry: None,
+            io_threads: 2,
+            workers: 2,
+            size_limit: None,
+            on_recovery: None,
+        }
     }
 }
 
@@ -102,6 +113,13 @@ impl Options {
     #[must_use]
     pub fn io_threads(mut self, threads: usize) -> Self {
         self.io_threads = threads;
+        self
+    }
+
+    /// Sets the number of threads that compact and take checkpoints.
+    #[must_use]
+    pub fn workers(mut self, threads: usize) -> Self {
+        self.workers = threads;
         self
     }
 

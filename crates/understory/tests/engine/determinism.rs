@@ -1,5 +1,6 @@
 //! The same operations give equal files (architecture, "What determinism means"): equal checkpoint states and
-//! equal blocks reachable from them, whatever the cache, the order of I/O and the number of its threads.
+//! equal blocks reachable from them, whatever the cache, the order of I/O, and the number of threads for it and for
+//! compaction.
 use std::path::Path;
 
 use crate::common::{User, create_sim, options, schema, without_journal};
@@ -59,10 +60,10 @@ fn simulated(seed: u64, options: &Options) -> Trace {
     workload(&create_sim(&machine, options).unwrap())
 }
 
-fn on_a_file(options: Options, io_threads: usize, memory: u64) -> Trace {
+fn on_a_file(options: Options, (io_threads, workers): (usize, usize), memory: u64) -> Trace {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("forest.understory");
-    let options = options.memory(memory).io_threads(io_threads);
+    let options = options.memory(memory).io_threads(io_threads).workers(workers);
     let database = Database::create(Path::new(&path), &schema(), &options).unwrap();
     workload(&database)
 }
@@ -87,7 +88,8 @@ fn check(options: &Options) {
     for memory in [3 << 20, 64 << 20] {
         assert_eq!(simulated(1, &options().memory(memory)), expected, "memory {memory}");
     }
-    for (io_threads, memory) in [(1, 3 << 20), (2, 8 << 20), (4, 64 << 20)] {
-        assert_eq!(on_a_file(options(), io_threads, memory), expected, "{io_threads} threads on a real file");
+    for (threads, memory) in [((1, 1), 3 << 20), ((2, 0), 8 << 20), ((4, 2), 64 << 20), ((2, 4), 3 << 20)] {
+        let trace = on_a_file(options(), threads, memory);
+        assert_eq!(trace, expected, "threads for I/O and workers: {threads:?}, on a real file");
     }
 }
