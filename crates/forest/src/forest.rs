@@ -354,7 +354,7 @@ impl Forest {
         Ok(checkpoint)
     }
 
-    /// Cuts the file behind its last block in use, but for what the open half-bar was promised.
+    /// Gives back the space that blocks in use and what the open half-bar was promised do not need.
     ///
     /// # Errors
     /// The storage refuses.

@@ -20,7 +20,7 @@ use understory_io::{Arena, Machine};
 use crate::error::GridError;
 use crate::free_set::{FreeSet, LIMIT_MAX};
 use crate::grid::{Grid, GridOptions, Parts, Root, Staging};
-use crate::space::{block_limit, file_size};
+use crate::space::{block_limit, blocks_in, file_size};
 use crate::superblock::{self, Found, SECTOR_BUFFERS};
 
 /// How often a read-only open starts again when a writer beside it has moved on.
@@ -211,9 +211,10 @@ impl Grid {
             .map_err(|error| error.at(Place::Block(checkpoint.catalogue.address)))?;
         let (encoded, trailers) = self.read_trailers(&checkpoint.free_set, checkpoint.block_count_max)?;
         let limit = block_limit(&self.geometry, self.local_state().size_limit);
-        let free_set =
+        let mut free_set =
             FreeSet::decode(&encoded, trailers.iter().copied(), checkpoint.block_count_max, limit)?;
         free_set.verify();
+        free_set.doubt(blocks_in(&self.geometry, self.machine.storage.size()));
         check_own(&free_set, checkpoint.catalogue)?;
         *self.free_set.lock() = free_set;
         *self.staging.lock() = Staging {

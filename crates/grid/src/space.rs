@@ -1,8 +1,8 @@
 //! Addresses, and the file behind them.
 //!
 //! # Invariants
-//! - An address that is handed out lies within the file: the file is extended before the reservation is made, and
-//!   if that fails nothing has changed (`a_full_disk_changes_nothing`).
+//! - An address that is handed out lies within the file, with space behind it: the file is extended and holes are filled
+//!   before the reservation is made, and if that fails nothing has changed (`a_full_disk_changes_nothing`).
 //! - One thread at a time extends or cuts the file.
 //! - Nothing is promised beyond the place where the file is about to be cut, and no read is in flight there
 //!   (`cutting_the_file_beside_others`).
@@ -10,7 +10,7 @@
 //! # Not here
 //! Which blocks are free (`free_set`); when they become so (the forest says, at the beats that replay repeats).
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::sync::atomic::Ordering;
 
 use understory_format::{BlockAddress, Geometry};
@@ -28,6 +28,9 @@ const GROWTH_COUNT_MIN: u64 = 16;
 /// and by at most so many bytes.
 const GROWTH_SIZE_MAX: u64 = 64 << 20;
 
+/// A stretch of so many free blocks is worth a hole in the file.
+const HOLE_COUNT_MIN: u64 = 16;
+
 /// The number of blocks that a file of this size has room for; a limit of 0 is none.
 pub(crate) fn block_limit(geometry: &Geometry, size_limit: u64) -> u64 {
     if size_limit == 0 {
@@ -42,7 +45,7 @@ pub(crate) fn file_size(geometry: &Geometry, highest: u64) -> u64 {
 }
 
 /// Blocks of a file of this size.
-fn blocks_in(geometry: &Geometry, size: u64) -> u64 {
+pub(crate) fn blocks_in(geometry: &Geometry, size: u64) -> u64 {
     size.saturating_sub(geometry.grid_offset()) / u64::from(geometry.block_size)
 }
 
@@ -61,6 +64,14 @@ pub(crate) fn growth_target(geometry: &Geometry, highest: u64, size_limit: u64) 
     file_size(geometry, target.max(highest))
 }
 
+/// What has to be there before blocks are promised.
+enum Missing {
+    /// The file up to this address.
+    End(u64),
+    /// Space behind these addresses.
+    Hole(Range<u64>),
+}
+
 impl From<Exhausted> for GridError {
     fn from(Exhausted { needed, free }: Exhausted) -> Self {
         Self::OutOfSpace { needed, free }
@@ -77,15 +88,18 @@ impl Grid {
     pub fn reserve(&self, count: u64) -> Result<Reservation, GridError> {
         self.check_writable()?;
         loop {
-            let highest = {
+            let missing = {
                 let mut free_set = self.free_set.lock();
                 let highest = free_set.plan(count)?;
-                if file_size(&self.geometry, highest) <= self.file_end() {
+                if file_size(&self.geometry, highest) > self.file_end() {
+                    Missing::End(highest)
+                } else if let Some(hole) = free_set.hole_to_reserve(count)? {
+                    Missing::Hole(hole)
+                } else {
                     return Ok(free_set.reserve(count)?);
                 }
-                highest
             };
-            self.extend(highest, count)?;
+            self.provide(missing, count)?;
         }
     }
 
@@ -98,16 +112,46 @@ impl Grid {
     pub fn back(&self, count: u64) -> Result<(), GridError> {
         self.check_writable()?;
         loop {
-            let target = {
+            let missing = {
                 let free_set = self.free_set.lock();
                 let in_file = blocks_in(&self.geometry, self.file_end());
-                free_set.back_target(count, in_file)?
+                match free_set.back_target(count, in_file)? {
+                    Some(highest) => Missing::End(highest),
+                    None => match free_set.hole_to_back(count) {
+                        Some(hole) => Missing::Hole(hole),
+                        None => return Ok(()),
+                    },
+                }
             };
-            match target {
-                None => return Ok(()),
-                Some(highest) => self.extend(highest, count)?,
-            }
+            self.provide(missing, count)?;
         }
+    }
+
+    fn provide(&self, missing: Missing, count: u64) -> Result<(), GridError> {
+        match missing {
+            Missing::End(highest) => self.extend(highest, count),
+            Missing::Hole(hole) => self.fill(hole, count),
+        }
+    }
+
+    /// Takes space for free blocks that may have none.
+    fn fill(&self, hole: Range<u64>, count: u64) -> Result<(), GridError> {
+        let _turn = self.growth.take();
+        match self.machine.storage.allocate(self.bytes_of(&hole)) {
+            Ok(()) => {
+                self.free_set.lock().fill(&hole);
+                Ok(())
+            }
+            Err(error) if error.is_no_space() => {
+                Err(GridError::OutOfSpace { needed: count, free: self.free_set.lock().space().free })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Where blocks stand in the file.
+    fn bytes_of(&self, addresses: &Range<u64>) -> Range<u64> {
+        file_size(&self.geometry, addresses.start - 1)..file_size(&self.geometry, addresses.end - 1)
     }
 
     fn extend(&self, highest: u64, count: u64) -> Result<(), GridError> {
@@ -136,12 +180,38 @@ impl Grid {
         }
     }
 
-    /// Cuts the file behind the highest block that is in use or promised, and `spare` blocks more; gives the bytes
-    /// it is shorter by. To be called after a durable checkpoint.
+    /// Gives back what the file need not have, and says how many bytes that is: cuts it behind the highest block that is in use or promised, and `spare`
+    /// blocks more, and makes holes of long stretches of free blocks, but for the lowest `spare` ones, if those that are
+    /// free are more than half of those in use (space that was written before is faster than new space). To be called
+    /// after a durable checkpoint.
     ///
     /// # Errors
     /// [`GridError::Io`] if the storage refuses, [`GridError::Poisoned`], [`GridError::ReadOnly`].
     pub fn trim(&self, spare: u64) -> Result<u64, GridError> {
+        Ok(self.cut_end(spare)? + self.hollow(spare)?)
+    }
+
+    /// Makes holes; gives their bytes.
+    fn hollow(&self, spare: u64) -> Result<u64, GridError> {
+        let _turn = self.growth.take();
+        let in_file = blocks_in(&self.geometry, self.machine.storage.size());
+        let acquired = self.free_set.lock().space().acquired;
+        if in_file.saturating_sub(acquired) <= acquired / 2 {
+            return Ok(0);
+        }
+        let (mut from, mut given_back) = (1, 0);
+        loop {
+            let hole = self.free_set.lock().hollow(from, in_file, spare, HOLE_COUNT_MIN);
+            let Some(hole) = hole else { return Ok(given_back) };
+            from = hole.end;
+            let bytes = self.bytes_of(&hole);
+            given_back += bytes.end - bytes.start;
+            self.machine.storage.discard(bytes)?;
+        }
+    }
+
+    /// Cuts the file; gives the bytes that it is shorter by.
+    fn cut_end(&self, spare: u64) -> Result<u64, GridError> {
         self.check_writable()?;
         self.flush()?;
         let _turn = self.growth.take();
@@ -153,6 +223,8 @@ impl Grid {
         let cut = self.machine.storage.truncate(target);
         self.cut.store(u64::MAX, Ordering::Release);
         cut?;
+        // What the file grows by has space.
+        self.free_set.lock().fill(&(last + 1..blocks_in(&self.geometry, size) + 1));
         Ok(size - target)
     }
 

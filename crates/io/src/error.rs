@@ -23,6 +23,10 @@ pub enum Operation {
     Grow,
     /// Cutting a file.
     Truncate,
+    /// Taking back space for a part of a file that was given up.
+    Allocate,
+    /// Giving up the space of a part of a file.
+    Discard,
     /// Looking whether the file is still what it was.
     Check,
     /// Taking memory.
@@ -41,6 +45,8 @@ impl fmt::Display for Operation {
             Self::Sync => "sync",
             Self::Grow => "grow",
             Self::Truncate => "truncate",
+            Self::Allocate => "allocate",
+            Self::Discard => "discard",
             Self::Check => "check",
             Self::Map => "map memory",
             Self::Spawn => "start a worker",

@@ -14,6 +14,7 @@
 //! Retries, checksums, caching.
 
 use std::fmt::Debug;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -112,6 +113,22 @@ pub trait Storage: Send + Sync + Debug {
     /// # Errors
     /// The operating system refuses.
     fn truncate(&self, size: u64) -> Result<(), IoError>;
+
+    /// Gives the space behind a part of the file (whole sectors) back to the file system, or does nothing where that
+    /// cannot take it. What is read there from now on is unspecified; before it is written again,
+    /// [`allocate`](Self::allocate) takes space for it. No write there may be in flight.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    fn discard(&self, range: Range<u64>) -> Result<(), IoError>;
+
+    /// Sees to it that a part of the file (whole sectors) has space behind it, so that writing there needs no more. What
+    /// is read there from now on is unspecified. Costs little where there is space already. Not at the same time as
+    /// `grow` and `truncate`, and no write there may be in flight.
+    ///
+    /// # Errors
+    /// No space, or another failure: a part of the range may have space then.
+    fn allocate(&self, range: Range<u64>) -> Result<(), IoError>;
 
     /// Looks whether the file is still what it was: not shorter than this program made it (a reader knows no size of
     /// its own), and not removed. For who meets an error or garbage and wonders, and for now and then: one system
@@ -231,6 +248,14 @@ pub(crate) fn assert_write(offset: u64, parts: &WriteParts, size: u64) -> usize 
 /// The border of every back end: what a new size must satisfy.
 pub(crate) fn assert_size(size: u64) {
     assert!(size.is_multiple_of(u64_of(SECTOR)), "a file is whole sectors, not {size} bytes");
+}
+
+/// `size` is that of the file.
+pub(crate) fn assert_part(range: &Range<u64>, size: u64) {
+    let Range { start, end } = *range;
+    assert!(start < end && end <= size, "bytes {start} to {end} are a part of the file of {size}");
+    let sector = u64_of(SECTOR);
+    assert!(start.is_multiple_of(sector) && end.is_multiple_of(sector), "a part of a file is whole sectors");
 }
 
 fn assert_range(offset: u64, len: usize) {

@@ -7,6 +7,7 @@
 //! Which faults: `fault`. What a crash keeps: the simulated storage.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -409,6 +410,25 @@ impl Storage for Tap {
         }
         drop(state);
         self.inner.grow(size)
+    }
+
+    fn discard(&self, range: Range<u64>) -> Result<(), IoError> {
+        let _course = self.course(Operation::Discard, range.start, 0);
+        self.inner.discard(range)
+    }
+
+    fn allocate(&self, range: Range<u64>) -> Result<(), IoError> {
+        if let Course::Fail(cause) = self.course(Operation::Allocate, range.start, 0) {
+            return Err(IoError::new(Operation::Allocate, range.start, cause));
+        }
+        let mut state = self.state.lock();
+        if state.refusals > 0 {
+            state.refusals -= 1;
+            state.count("refused allocation");
+            return Err(IoError::new(Operation::Allocate, range.start, IoCause::NoSpace));
+        }
+        drop(state);
+        self.inner.allocate(range)
     }
 
     fn truncate(&self, size: u64) -> Result<(), IoError> {

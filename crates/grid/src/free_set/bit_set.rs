@@ -117,6 +117,16 @@ impl BitSet {
         index * WORD_BITS + u64::from(clear.trailing_zeros())
     }
 
+    /// The lowest bit at or above `from`.
+    pub(super) fn first_from(&self, from: u64) -> Option<u64> {
+        let start = index_of(from / WORD_BITS);
+        let masked = |(index, &word): (usize, &u64)| {
+            if index == start { word & (u64::MAX << (from % WORD_BITS)) } else { word }
+        };
+        let found = first(self.words.iter().enumerate().skip(start).map(masked))?;
+        Some(found + u64_of(start) * WORD_BITS)
+    }
+
     /// The position after the `count`-th clear bit at or above `from`; `count` is not zero.
     pub(super) fn after_clear(&self, from: u64, count: u64) -> u64 {
         let mut left = count;
@@ -188,6 +198,7 @@ mod tests {
             let wanted: Vec<u64> = clear.take(usize::try_from(count).unwrap()).collect();
             assert_eq!(set.first_clear(from), wanted[0]);
             assert_eq!(set.after_clear(from, count), wanted.last().unwrap() + 1);
+            assert_eq!(set.first_from(from), (from..400).find(|&bit| set.contains(bit)));
         }
     }
 }

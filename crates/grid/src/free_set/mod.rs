@@ -20,10 +20,13 @@
 //! - Live reservations are disjoint, and no block becomes free while there is one (asserted in `free_due`).
 //! - No address beyond the limit is handed out (`agrees_with_the_model`).
 //! - After a checkpoint, the set read back equals the running one (`decoded_equals_the_running_set`).
+//! - No address is handed out that may have no space behind it (R18, asserted in `acquire`).
 //!
 //! # Not here
 //! The size of the file (`space`), the blocks that carry the encoding (`trailer`), locks (the grid has one around
 //! the whole set).
+
+use std::ops::Range;
 
 use smallvec::SmallVec;
 use understory_format::{BlockAddress, Corruption, Expected, u64_of};
@@ -101,6 +104,8 @@ pub struct FreeSet {
     fresh: BitSet,
     /// Blocks that may be handed out: addresses `1..=limit`.
     limit: u64,
+    /// Free blocks within the file that may have no space behind them. A matter of the file alone, in no checkpoint.
+    holes: BitSet,
     acquired_count: u64,
     released_count: u64,
     /// Every bit below is acquired.
@@ -120,6 +125,7 @@ impl FreeSet {
             due: BitSet::with_capacity(room),
             older: BitSet::with_capacity(room),
             fresh: BitSet::with_capacity(room),
+            holes: BitSet::default(),
             limit,
             acquired_count: 0,
             released_count: 0,
@@ -211,6 +217,67 @@ impl FreeSet {
         Ok(Some(highest))
     }
 
+    /// The first holes within the range that `reserve(count)` would promise, as a range of addresses.
+    ///
+    /// # Errors
+    /// As [`plan`](Self::plan).
+    pub(crate) fn hole_to_reserve(&self, count: u64) -> Result<Option<Range<u64>>, Exhausted> {
+        Ok(self.hole_within(self.start()..self.plan(count)?))
+    }
+
+    /// The first holes among the lowest `count` free blocks that are not promised, whichever of the free ones those are.
+    pub(crate) fn hole_to_back(&self, count: u64) -> Option<Range<u64>> {
+        match count.saturating_add(self.promised()) {
+            0 => None,
+            count => self.hole_within(0..self.acquired.after_clear(0, count)),
+        }
+    }
+
+    fn hole_within(&self, bits: Range<u64>) -> Option<Range<u64>> {
+        let first = self.holes.first_from(bits.start).filter(|first| *first < bits.end)?;
+        let mut end = first + 1;
+        while end < bits.end && self.holes.contains(end) {
+            end += 1;
+        }
+        Some(first + 1..end + 1)
+    }
+
+    /// Notes that these addresses have space behind them.
+    pub(crate) fn fill(&mut self, addresses: &Range<u64>) {
+        for address in addresses.clone() {
+            self.holes.remove(address - 1);
+        }
+    }
+
+    /// Notes that nobody knows whether the free blocks of a file with so many have space behind them.
+    pub(crate) fn doubt(&mut self, in_file: u64) {
+        for bit in (0..in_file).filter(|bit| !self.acquired.contains(*bit)) {
+            self.holes.insert(bit);
+        }
+    }
+
+    /// Makes holes of the first stretch of at least `least` addresses from `from` up to `in_file` that are free and not
+    /// promised, but for the lowest `spare` ones; gives it, if it was not all holes before.
+    pub(crate) fn hollow(&mut self, from: u64, in_file: u64, spare: u64, least: u64) -> Option<Range<u64>> {
+        let lowest = match spare.saturating_add(self.promised()) {
+            0 => 0,
+            spare => self.acquired.after_clear(0, spare),
+        };
+        let mut start = lowest.max(self.live_end()).max(from.saturating_sub(1));
+        loop {
+            start = self.acquired.first_clear(start);
+            if start >= in_file {
+                return None;
+            }
+            let end = self.acquired.first_from(start).unwrap_or(in_file).min(in_file);
+            if end - start >= least && self.holes.first_clear(start) < end {
+                (start..end).for_each(|bit| drop(self.holes.insert(bit)));
+                return Some(start + 1..end + 1);
+            }
+            start = end;
+        }
+    }
+
     /// Blocks promised and not drawn.
     fn promised(&self) -> u64 {
         self.live.iter().map(|live| live.count).sum()
@@ -238,6 +305,7 @@ impl FreeSet {
         assert!(reservation.left > 0, "a reservation is sized for all that is drawn from it");
         let bit = self.acquired.first_clear(reservation.next);
         assert!(bit < reservation.end, "a reservation covers as many free blocks as it promises");
+        assert!(!self.holes.contains(bit), "a block has space before it is handed out");
         let live = self.live.iter_mut().find(|live| live.id == reservation.id);
         let live = live.expect("the reservation is one of this set");
         live.count -= 1;

@@ -22,6 +22,7 @@ mod scripted;
 mod tests;
 mod transfer;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -33,7 +34,7 @@ use parking_lot::Mutex;
 
 use self::raw::RawFile;
 use crate::executor::{join_workers, spawn_workers};
-use crate::storage::{DEADLINE, SLOW, SharedCounters, assert_read, assert_size, assert_write};
+use crate::storage::{DEADLINE, SLOW, SharedCounters, assert_part, assert_read, assert_size, assert_write};
 use crate::{
     Buffer, Clock, Completer, Completion, Counters, IoCause, IoError, MonotonicClock, OpenError, Operation,
     Park, Pending, Promise, Storage, ThreadPark, Ticket, WriteParts, handoff, write_size,
@@ -305,6 +306,22 @@ impl Storage for OsStorage {
         self.resize(Operation::Truncate, size, |_| {
             self.shared.file.set_size(size).map_err(IoCause::from_errno)
         })
+    }
+
+    fn discard(&self, range: Range<u64>) -> Result<(), IoError> {
+        assert!(!self.read_only, "a read-only storage keeps its space");
+        assert_part(&range, self.size());
+        let start = range.start;
+        let result = transfer::discard(self.shared.file.as_ref(), range);
+        result.map_err(|cause| IoError::new(Operation::Discard, start, cause))
+    }
+
+    fn allocate(&self, range: Range<u64>) -> Result<(), IoError> {
+        assert!(!self.read_only, "a read-only storage keeps its space");
+        assert_part(&range, self.size());
+        let start = range.start;
+        let result = transfer::back(self.shared.file.as_ref(), range, self.preallocate);
+        result.map_err(|cause| IoError::new(Operation::Allocate, start, cause))
     }
 
     fn check(&self) -> Result<(), IoError> {

@@ -16,6 +16,7 @@ pub(super) trait RawFile: Send + Sync + Debug {
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Result<usize, Errno>;
     fn sync(&self) -> Result<(), Errno>;
     fn allocate(&self, offset: u64, len: u64) -> Result<(), Errno>;
+    fn discard(&self, offset: u64, len: u64) -> Result<(), Errno>;
     fn set_size(&self, size: u64) -> Result<(), Errno>;
 }
 
@@ -61,6 +62,17 @@ impl RawFile for UnixFile {
 
     fn allocate(&self, offset: u64, len: u64) -> Result<(), Errno> {
         rustix::fs::fallocate(&self.fd, FallocateFlags::empty(), offset, len)
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn discard(&self, offset: u64, len: u64) -> Result<(), Errno> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&self.fd, flags, offset, len)
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    fn discard(&self, _offset: u64, _len: u64) -> Result<(), Errno> {
+        Err(Errno::OPNOTSUPP)
     }
 
     fn set_size(&self, size: u64) -> Result<(), Errno> {

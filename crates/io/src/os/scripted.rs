@@ -30,6 +30,8 @@ pub(super) struct Script {
     pub(super) size_max: Option<(u64, Errno)>,
     /// `allocate` fails so.
     pub(super) allocate: Option<Errno>,
+    /// `discard` fails so.
+    pub(super) discard: Option<Errno>,
     /// The next `sync` fails so.
     pub(super) sync: Option<Errno>,
     pub(super) syncs: u32,
@@ -188,6 +190,14 @@ impl RawFile for ScriptedFile {
         let size = bytes.len().max(usize_of(size));
         bytes.resize(size, 0);
         result
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<(), Errno> {
+        if let Some(errno) = self.script.lock().discard {
+            return Err(errno);
+        }
+        self.bytes.lock()[usize_of(offset)..][..usize_of(len)].fill(0);
+        Ok(())
     }
 
     fn set_size(&self, size: u64) -> Result<(), Errno> {

@@ -7,6 +7,7 @@
 //! readable.
 
 use std::io::IoSlice;
+use std::ops::Range;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -153,14 +154,41 @@ fn skip<'a>(slices: &[&'a [u8]], start: usize) -> SmallVec<[IoSlice<'a>; 16]> {
 pub(super) fn grow(file: &dyn RawFile, old: u64, new: u64, preallocate: bool) -> Result<(), IoCause> {
     assert!(old < new, "growth from {old} to {new} bytes");
     let mut result = if preallocate { allocate(file, old, new) } else { Err(Errno::OPNOTSUPP) };
-    if let Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) = result {
-        return give_back_on_error(file, old, fill(file, old, new));
+    if is_unsupported(result) {
+        let filled = file.set_size(new).map_err(IoCause::from_errno).and_then(|()| fill(file, old, new));
+        return give_back_on_error(file, old, filled);
     }
     if result.is_ok() && file.size() != Ok(new) {
         // Some systems reserve the space without moving the end.
         result = file.set_size(new);
     }
     give_back_on_error(file, old, result.map_err(IoCause::from_errno))
+}
+
+/// Whether the file system has no such call.
+fn is_unsupported(result: Result<(), Errno>) -> bool {
+    matches!(result, Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL))
+}
+
+/// Takes space for a part of a file; what is there is lost where that takes writing.
+pub(super) fn back(file: &dyn RawFile, range: Range<u64>, preallocate: bool) -> Result<(), IoCause> {
+    let Range { start, end } = range;
+    let result = if preallocate { allocate(file, start, end) } else { Err(Errno::OPNOTSUPP) };
+    if is_unsupported(result) {
+        return fill(file, start, end);
+    }
+    result.map_err(IoCause::from_errno)
+}
+
+/// Gives the space of a part of a file back, where the file system can take it.
+pub(super) fn discard(file: &dyn RawFile, range: Range<u64>) -> Result<(), IoCause> {
+    loop {
+        match file.discard(range.start, range.end - range.start) {
+            Err(Errno::INTR) => {}
+            result if is_unsupported(result) => return Ok(()),
+            result => return result.map_err(IoCause::from_errno),
+        }
+    }
 }
 
 fn allocate(file: &dyn RawFile, old: u64, new: u64) -> Result<(), Errno> {
@@ -174,7 +202,6 @@ fn allocate(file: &dyn RawFile, old: u64, new: u64) -> Result<(), Errno> {
 
 /// Writes zeroes, from this thread alone: parallel writes past the end would serialise in the kernel.
 fn fill(file: &dyn RawFile, old: u64, new: u64) -> Result<(), IoCause> {
-    file.set_size(new).map_err(IoCause::from_errno)?;
     let mut offset = old.next_multiple_of(u64_of(SECTOR));
     while offset < new {
         let (slices, count) = zeroes(new - offset);

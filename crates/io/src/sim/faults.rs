@@ -243,6 +243,8 @@ fn draw(
         | Operation::Lock
         | Operation::Grow
         | Operation::Truncate
+        | Operation::Allocate
+        | Operation::Discard
         | Operation::Check
         | Operation::Map
         | Operation::Spawn => &[],

@@ -8,6 +8,7 @@
 //! The bytes: `disk`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -64,6 +65,8 @@ pub(super) struct State {
     /// Set by the first sync that failed: no later one is believed.
     pub(super) sync_failed: Option<IoCause>,
     pub(super) size_limit: Option<u64>,
+    /// Sectors whose space was given up.
+    pub(super) holes: BTreeSet<u64>,
     pub(super) allow_overlap: bool,
     /// For what faults leave, and for what a read sees of a write in flight.
     pub(super) rng: fastrand::Rng,
@@ -96,7 +99,9 @@ impl Inner {
         match &mut flight.action {
             Action::Sync { mark } => *mark = state.disk.mark(),
             Action::Write { parts } => {
-                let _len = assert_write(flight.offset, parts, state.size);
+                let len = assert_write(flight.offset, parts, state.size);
+                let hole = state.holes.range(sectors(&(flight.offset..flight.offset + u64_of(len)))).next();
+                assert_eq!(hole, None, "space is taken before it is written to");
             }
             Action::Read { buffer, seen } if state.allow_overlap => {
                 *seen = state.disk.read(flight.offset, buffer.len()).map(Into::into);
@@ -244,6 +249,7 @@ impl State {
             crashed: false,
             sync_failed: None,
             size_limit: options.size_limit,
+            holes: BTreeSet::new(),
             allow_overlap: options.allow_overlap,
             // Another stream than the scheduler's.
             rng: fastrand::Rng::with_seed(options.seed ^ 0x5EED),
@@ -295,6 +301,19 @@ impl State {
     pub(super) fn resize(&mut self, size: u64) {
         self.disk.resize(size);
         self.size = size;
+        let _beyond = self.holes.split_off(&(size / u64_of(SECTOR)));
+    }
+
+    pub(super) fn discard(&mut self, range: &Range<u64>) {
+        let len = usize_of(range.end - range.start);
+        self.assert_no_overlap(range.start, len, false);
+        self.disk.write(range.start, vec![0; len].into());
+        self.holes.extend(sectors(range));
+    }
+
+    pub(super) fn allocate(&mut self, range: &Range<u64>) {
+        self.assert_no_overlap(range.start, usize_of(range.end - range.start), false);
+        self.holes.retain(|sector| !sectors(range).contains(sector));
     }
 
     /// `seen` is what was there when the read was submitted.
@@ -399,4 +418,9 @@ fn flip(data: &mut [u8], rng: &mut fastrand::Rng) {
     let at = rng.usize(..data.len());
     let byte = data.get_mut(at).expect("drawn below the length");
     *byte ^= 1 << rng.u32(..8);
+}
+
+/// The sectors of a range of bytes.
+fn sectors(range: &Range<u64>) -> Range<u64> {
+    range.start / u64_of(SECTOR)..range.end.div_ceil(u64_of(SECTOR))
 }

@@ -16,7 +16,7 @@ use super::flight::{Action, Flight, Grounded, Inner, State};
 use super::parts::{SimClock, SimExecutor, SimPark};
 use super::schedule::{Point, SimScheduler};
 use super::trace::SimAction;
-use crate::storage::{DEADLINE, SLOW, SharedCounters, assert_read, assert_size};
+use crate::storage::{DEADLINE, SLOW, SharedCounters, assert_part, assert_read, assert_size};
 use crate::{
     Buffer, Completion, Counters, IoCause, IoError, Job, Machine, Operation, Park, Storage, Ticket,
     WriteParts, usize_of,
@@ -180,7 +180,10 @@ impl SimStorage {
             self.crash(CrashPolicy::DropUnsynced);
         }
         self.scheduler.shut_down();
-        Machine::sim_with(self.durable_image(), options)
+        let (machine, storage) = Machine::sim_with(self.durable_image(), options);
+        // Nobody but the file system knows.
+        storage.inner.state.lock().holes.clone_from(&self.inner.state.lock().holes);
+        (machine, storage)
     }
 
     /// Lets all operations that hang end at some later step.
@@ -348,6 +351,24 @@ impl Storage for SimStorage {
                 return Err(IoError::new(Operation::Grow, size, IoCause::NoSpace));
             }
             state.resize(size);
+            Ok(())
+        })
+    }
+
+    /// The space is gone at once, and in whatever survives a crash; a write there before [`allocate`](Storage::allocate)
+    /// is a panic.
+    fn discard(&self, range: Range<u64>) -> Result<(), IoError> {
+        self.at_once(Operation::Discard, range.start, 0, |state, _fault| {
+            assert_part(&range, state.size);
+            state.discard(&range);
+            Ok(())
+        })
+    }
+
+    fn allocate(&self, range: Range<u64>) -> Result<(), IoError> {
+        self.at_once(Operation::Allocate, range.start, 0, |state, _fault| {
+            assert_part(&range, state.size);
+            state.allocate(&range);
             Ok(())
         })
     }

@@ -97,6 +97,8 @@ fn kind(operation: Operation) -> u64 {
         Operation::Grow => 4,
         Operation::Truncate => 5,
         Operation::Check => 6,
+        Operation::Allocate => 7,
+        Operation::Discard => 8,
         Operation::Open | Operation::Lock | Operation::Map | Operation::Spawn => 0,
     }
 }

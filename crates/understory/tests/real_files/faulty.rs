@@ -3,6 +3,7 @@
 //! The scripted system calls of the `io` crate (short transfers, interrupted calls, each error number) are private to
 //! it, so this stands one border higher: between the engine and its storage. [`border`](crate::border) goes lower.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -219,6 +220,20 @@ impl Storage for FaultyStorage {
         match self.fate(Operation::Truncate, None) {
             Fate::Well => self.inner.truncate(size),
             Fate::Fails(cause, _) => Err(IoError::new(Operation::Truncate, size, cause)),
+        }
+    }
+
+    fn discard(&self, range: Range<u64>) -> Result<(), IoError> {
+        match self.fate(Operation::Discard, None) {
+            Fate::Well => self.inner.discard(range),
+            Fate::Fails(cause, _) => Err(IoError::new(Operation::Discard, range.start, cause)),
+        }
+    }
+
+    fn allocate(&self, range: Range<u64>) -> Result<(), IoError> {
+        match self.fate(Operation::Allocate, None) {
+            Fate::Well => self.inner.allocate(range),
+            Fate::Fails(cause, _) => Err(IoError::new(Operation::Allocate, range.start, cause)),
         }
     }
 
