@@ -214,7 +214,9 @@ impl Grid {
         let mut free_set =
             FreeSet::decode(&encoded, trailers.iter().copied(), checkpoint.block_count_max, limit)?;
         free_set.verify();
-        free_set.doubt(blocks_in(&self.geometry, self.machine.storage.size()));
+        if !self.machine.storage.is_dense() {
+            free_set.doubt(blocks_in(&self.geometry, self.machine.storage.size()));
+        }
         check_own(&free_set, checkpoint.catalogue)?;
         *self.free_set.lock() = free_set;
         *self.staging.lock() = Staging {

@@ -130,6 +130,11 @@ pub trait Storage: Send + Sync + Debug {
     /// No space, or another failure: a part of the range may have space then.
     fn allocate(&self, range: Range<u64>) -> Result<(), IoError>;
 
+    /// Whether it is known that every part of the file has space behind it. A file may have holes that were made by
+    /// [`discard`](Self::discard) before it was opened, or by who copied it; space that was taken and not written to yet
+    /// may count as a hole too. One system call.
+    fn is_dense(&self) -> bool;
+
     /// Looks whether the file is still what it was: not shorter than this program made it (a reader knows no size of
     /// its own), and not removed. For who meets an error or garbage and wonders, and for now and then: one system
     /// call. Says yes unless a back end knows better.

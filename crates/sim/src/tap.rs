@@ -417,6 +417,10 @@ impl Storage for Tap {
         self.inner.discard(range)
     }
 
+    fn is_dense(&self) -> bool {
+        self.inner.is_dense()
+    }
+
     fn allocate(&self, range: Range<u64>) -> Result<(), IoError> {
         if let Course::Fail(cause) = self.course(Operation::Allocate, range.start, 0) {
             return Err(IoError::new(Operation::Allocate, range.start, cause));

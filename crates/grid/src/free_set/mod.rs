@@ -271,7 +271,9 @@ impl FreeSet {
             }
             let end = self.acquired.first_from(start).unwrap_or(in_file).min(in_file);
             if end - start >= least && self.holes.first_clear(start) < end {
-                (start..end).for_each(|bit| drop(self.holes.insert(bit)));
+                for bit in start..end {
+                    self.holes.insert(bit);
+                }
                 return Some(start + 1..end + 1);
             }
             start = end;

@@ -126,6 +126,79 @@ fn the_end_of_the_file_is_cut_but_never_what_the_root_needs() {
     grid.forfeit(reservation);
 }
 
+/// Many free blocks in the middle: their space goes back, and comes back before they are used. The simulated file panics
+/// when it is written to where it has no space.
+#[test]
+fn long_stretches_of_free_blocks_give_their_space_back() {
+    let (machine, storage) = Machine::sim(1);
+    format_with(&machine, Geometry::small(), 1_000).unwrap();
+    let grid = open(&machine);
+    let written: Vec<_> = (0..100).map(|_| write_one(&grid, b"block").unwrap()).collect();
+    release_all_but(&grid, &written, &[60, 99]);
+    let size = storage.size();
+    let given_back = grid.trim(10).unwrap();
+    assert_eq!(given_back, size - storage.size() + storage.holes() * 4096);
+    let free = blocks_in_file(&storage) - grid.space().acquired;
+    let holes = storage.holes();
+    assert!((free - 10 - 2 * 16..=free - 10).contains(&holes), "{holes} holes, {free} free blocks");
+    assert_eq!(grid.trim(10).unwrap(), 0, "once");
+
+    // Blocks that the holes do not touch, and then all.
+    grid.back(10).unwrap();
+    assert_eq!(storage.holes(), holes);
+    storage.inject(storage.operations(), IoCause::NoSpace);
+    let before = grid.free_set();
+    assert!(matches!(grid.back(free), Err(GridError::OutOfSpace { .. })));
+    assert_eq!((grid.free_set(), storage.holes()), (before, holes), "nothing has changed");
+    for _ in 0..20 {
+        write_one(&grid, b"again").unwrap();
+    }
+    assert!(storage.holes() < holes);
+    grid.back(free - 40).unwrap();
+    assert_eq!(storage.holes(), 0);
+    let mut all = grid.reserve(free - 40).unwrap();
+    while all.left() > 0 {
+        grid.acquire(&mut all);
+    }
+    grid.forfeit(all);
+    assert_eq!(grid.trim(0).unwrap(), 0, "there is little to give");
+}
+
+/// Who opens a file does not know of its holes.
+#[test]
+fn holes_are_filled_after_open_too() {
+    let (machine, storage) = Machine::sim(1);
+    format_with(&machine, Geometry::small(), 1_000).unwrap();
+    let grid = open(&machine);
+    let written: Vec<_> = (0..50).map(|_| write_one(&grid, b"block").unwrap()).collect();
+    release_all_but(&grid, &written, &[49]);
+    assert!(grid.trim(0).unwrap() > 0);
+    let holes = storage.holes();
+    assert!(holes > 50, "{holes}");
+    drop(grid);
+    let (machine, storage) = storage.restart(SimOptions::seeded(2));
+    assert_eq!(storage.holes(), holes);
+    let grid = open(&machine);
+    for _ in 0..40 {
+        write_one(&grid, b"again").unwrap();
+    }
+    assert!(storage.holes() <= holes - 60, "{} of {holes}", storage.holes());
+    assert_eq!(contents(&grid.read_twin(written[49], KIND).unwrap()), b"block");
+}
+
+/// Releases all blocks but those at these places, and takes checkpoints until they are free.
+fn release_all_but(grid: &Grid, written: &[TwinRef], kept: &[usize]) {
+    grid.checkpoint(&update(1)).unwrap();
+    for (_, block) in (0..).zip(written).filter(|(place, _)| !kept.contains(place)) {
+        grid.release(block.address);
+        grid.release(block.twin);
+    }
+    for beat in 2..6 {
+        grid.checkpoint(&update(beat)).unwrap();
+        grid.free_due();
+    }
+}
+
 #[test]
 fn addresses_do_not_depend_on_who_asks_first() {
     let draw = |order: &[usize]| {

@@ -1,5 +1,6 @@
 //! Readers and writers on real threads.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -50,6 +51,18 @@ impl Storage for Slow {
 
     fn truncate(&self, size: u64) -> Result<(), IoError> {
         self.inner.truncate(size)
+    }
+
+    fn discard(&self, range: Range<u64>) -> Result<(), IoError> {
+        self.inner.discard(range)
+    }
+
+    fn is_dense(&self) -> bool {
+        self.inner.is_dense()
+    }
+
+    fn allocate(&self, range: Range<u64>) -> Result<(), IoError> {
+        self.inner.allocate(range)
     }
 
     fn counters(&self) -> Counters {

@@ -324,6 +324,10 @@ impl Storage for OsStorage {
         result.map_err(|cause| IoError::new(Operation::Allocate, start, cause))
     }
 
+    fn is_dense(&self) -> bool {
+        self.shared.file.first_hole().is_ok_and(|hole| hole >= self.size())
+    }
+
     fn check(&self) -> Result<(), IoError> {
         let failed = |at, cause| Err(IoError::new(Operation::Check, at, cause));
         let answers = self.shared.file.size().and_then(|size| Ok((size, self.shared.file.is_unlinked()?)));

@@ -17,6 +17,8 @@ pub(super) trait RawFile: Send + Sync + Debug {
     fn sync(&self) -> Result<(), Errno>;
     fn allocate(&self, offset: u64, len: u64) -> Result<(), Errno>;
     fn discard(&self, offset: u64, len: u64) -> Result<(), Errno>;
+    /// Where the first hole of the file begins: at its end if it has none.
+    fn first_hole(&self) -> Result<u64, Errno>;
     fn set_size(&self, size: u64) -> Result<(), Errno>;
 }
 
@@ -72,6 +74,21 @@ impl RawFile for UnixFile {
 
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     fn discard(&self, _offset: u64, _len: u64) -> Result<(), Errno> {
+        Err(Errno::OPNOTSUPP)
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple", target_os = "freebsd"))]
+    fn first_hole(&self) -> Result<u64, Errno> {
+        rustix::fs::seek(&self.fd, rustix::fs::SeekFrom::Hole(0))
+    }
+
+    #[cfg(not(any(
+        target_os = "linux",
+        target_os = "android",
+        target_vendor = "apple",
+        target_os = "freebsd"
+    )))]
+    fn first_hole(&self) -> Result<u64, Errno> {
         Err(Errno::OPNOTSUPP)
     }
 

@@ -200,6 +200,10 @@ impl RawFile for ScriptedFile {
         Ok(())
     }
 
+    fn first_hole(&self) -> Result<u64, Errno> {
+        self.size()
+    }
+
     fn set_size(&self, size: u64) -> Result<(), Errno> {
         if let Some((max, errno)) = self.script.lock().size_max
             && size > max

@@ -306,3 +306,48 @@ fn tickets_cross_threads() {
     });
     assert_eq!((buffers.available(), machine.storage.counters().reads), (32, 800));
 }
+
+/// What a file system of this machine can do; one that can do nothing loses nothing.
+#[test]
+fn space_is_given_back_and_taken_again() {
+    use std::os::unix::fs::MetadataExt;
+    let folder = folder();
+    let path = folder.path().join("file");
+    for preallocate in [true, false] {
+        let options = Options { preallocate, direct: DirectIo::Off, ..Options::default() };
+        let storage = OsStorage::create(&path, options).expect("created");
+        let buffers = pool(256, 1);
+        let whole = u64_of(256 * SECTOR);
+        storage.grow(2 * whole).expect("grown");
+        for offset in [0, whole] {
+            let mut buffer = buffers.take().expect("free");
+            buffer.fill(7);
+            let part = WritePart { buffer: Arc::new(buffer), len: 256 * SECTOR };
+            storage.write(offset, smallvec![part]).wait().result.expect("written");
+        }
+        storage.sync().wait().result.expect("synced");
+        let space = || path.metadata().expect("the file is there").blocks() * 512;
+        let before = space();
+        assert!(storage.is_dense() && before >= 2 * whole);
+        storage.discard(at(1)..whole).expect("discarded");
+        assert_eq!(storage.size(), 2 * whole);
+        assert_eq!(space() < before, !storage.is_dense());
+        storage.allocate(at(1)..whole).expect("allocated");
+        assert!(space() >= before, "{} bytes of space, {before} before", space());
+        let buffer = storage.read_now(whole, buffers.take().expect("free")).into_buffer().expect("read");
+        assert!(buffer.iter().all(|byte| *byte == 7), "what is beside it stays");
+        drop(storage);
+        std::fs::remove_file(&path).expect("removed");
+    }
+}
+
+#[test]
+fn what_the_system_says_to_a_discard() {
+    for (errno, expected) in [(Errno::OPNOTSUPP, None), (Errno::NOSYS, None), (Errno::IO, Some(Errno::IO))] {
+        let storage = scripted(Script { discard: Some(errno), ..Script::default() });
+        storage.grow(at(8)).expect("grown");
+        let expected =
+            expected.map(|errno| IoError::new(Operation::Discard, at(2), IoCause::from_errno(errno)));
+        assert_eq!(storage.discard(at(2)..at(4)).err(), expected);
+    }
+}

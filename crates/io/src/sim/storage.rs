@@ -19,7 +19,7 @@ use super::trace::SimAction;
 use crate::storage::{DEADLINE, SLOW, SharedCounters, assert_part, assert_read, assert_size};
 use crate::{
     Buffer, Completion, Counters, IoCause, IoError, Job, Machine, Operation, Park, Storage, Ticket,
-    WriteParts, usize_of,
+    WriteParts, u64_of, usize_of,
 };
 
 /// How a simulated file behaves.
@@ -127,6 +127,11 @@ impl SimStorage {
     /// Crashes the machine now.
     pub fn crash(&self, policy: CrashPolicy) {
         self.inner.crash(policy);
+    }
+
+    /// Sectors of the file whose space was given up.
+    pub fn holes(&self) -> u64 {
+        u64_of(self.inner.state.lock().holes.len())
     }
 
     /// Whether the machine has crashed.
@@ -371,6 +376,10 @@ impl Storage for SimStorage {
             state.allocate(&range);
             Ok(())
         })
+    }
+
+    fn is_dense(&self) -> bool {
+        self.inner.state.lock().holes.is_empty()
     }
 
     fn truncate(&self, size: u64) -> Result<(), IoError> {

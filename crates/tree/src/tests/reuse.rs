@@ -1,6 +1,7 @@
 //! Reads of blocks that were used again since, or were not: what is told as damage, and who looks again.
 
 use parking_lot::Mutex;
+use std::ops::Range;
 use understory_compaction::Outcome;
 use understory_format::{Checksum, EditKind, ManifestRoot, Op, TableInfo};
 use understory_grid::{CheckpointUpdate, GridError};
@@ -158,6 +159,18 @@ impl Storage for Meddler {
 
     fn truncate(&self, size: u64) -> Result<(), IoError> {
         self.inner.truncate(size)
+    }
+
+    fn discard(&self, range: Range<u64>) -> Result<(), IoError> {
+        self.inner.discard(range)
+    }
+
+    fn is_dense(&self) -> bool {
+        self.inner.is_dense()
+    }
+
+    fn allocate(&self, range: Range<u64>) -> Result<(), IoError> {
+        self.inner.allocate(range)
     }
 
     fn counters(&self) -> Counters {

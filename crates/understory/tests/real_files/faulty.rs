@@ -230,6 +230,10 @@ impl Storage for FaultyStorage {
         }
     }
 
+    fn is_dense(&self) -> bool {
+        self.inner.is_dense()
+    }
+
     fn allocate(&self, range: Range<u64>) -> Result<(), IoError> {
         match self.fate(Operation::Allocate, None) {
             Fate::Well => self.inner.allocate(range),
