@@ -79,7 +79,7 @@ impl<'a> Client<'a> {
     pub(crate) fn run(mut self) -> Result<(), Violation> {
         while self.left > 0 {
             self.left -= 1;
-            if self.handle.tap.harm().crashed {
+            if self.handle.tap.is_crashed() {
                 return Ok(());
             }
             let action = self.choose();

@@ -68,7 +68,7 @@ pub(crate) fn run(
         let (operation, number) = (item / ways, item % ways);
         let policy = usize::try_from(number).ok().and_then(|number| policies.get(number));
         let policy = *policy.expect("the sweep goes through operations and policies");
-        visit(operation, policy, item, tally, &images)
+        visit(operation, policy, item, tally, &images).map(|()| None)
     });
     let images = images.into_inner().len();
     let policies = policies.len();

@@ -14,16 +14,17 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use parking_lot::Mutex;
-use understory::{Database, Error, GridError, Options};
+use understory::{Database, Error, Geometry, GridError, Options};
 use understory_format::{SECTOR_SIZE, u64_of, usize_of};
 use understory_io::InlineExecutor;
 
 use crate::handle::{Handle, Tally};
+use crate::harm::Harm;
 use crate::inspect::inspect;
 use crate::life::Ending;
 use crate::scenario::Scenario;
 use crate::sweep::{Swept, sweep};
-use crate::tap::{Harm, Tap};
+use crate::tap::Tap;
 use crate::trace::{Trace, Violation};
 use crate::verdict::{self, Closed};
 use crate::watch::Watch;
@@ -81,8 +82,9 @@ pub(crate) fn run(
         let damage = usize::try_from(item).ok().and_then(|item| damages.get(item));
         let damage = *damage.expect("the sweep goes through the items");
         let outcome = subject.visit(damage);
-        tally.count(outcome.map_err(|Violation(words)| Violation::new(format!("{damage:?}: {words}")))?);
-        Ok(())
+        let outcome = outcome.map_err(|Violation(words)| Violation::new(format!("{damage:?}: {words}")))?;
+        tally.count(outcome);
+        Ok(Some((damage.kind(&scenario.geometry), outcome)))
     });
     Ok(Damages { size, baseline, swept })
 }
@@ -135,6 +137,34 @@ impl Damage {
             Self::Cut(at) => image.truncate(at),
         }
     }
+
+    /// What is done, and where.
+    fn kind(self, geometry: &Geometry) -> String {
+        let zones = Zones::new(geometry);
+        let (what, at) = match self {
+            Self::Flip(at) => ("a bit flipped", at),
+            Self::Zero(at) => ("a sector zeroed", at),
+            Self::Swap(at, _) => ("two sectors swapped", at),
+            Self::Cut(at) => ("the file cut", at),
+        };
+        format!("{what}, {}", zones.of(u64_of(at)).name())
+    }
+
+    /// What is harmed by it.
+    fn harm(self, geometry: &Geometry) -> Harm {
+        let mut harm = Harm::new(geometry);
+        let sector = |at: usize| u64_of(at)..u64_of(at) + u64::from(SECTOR_SIZE);
+        match self {
+            Self::Flip(at) => harm.change(u64_of(at)..u64_of(at) + 1),
+            Self::Zero(at) => harm.change(sector(at)),
+            Self::Swap(one, other) => {
+                harm.change(sector(one));
+                harm.change(sector(other));
+            }
+            Self::Cut(at) => harm.cut(u64_of(at)),
+        }
+        harm.that_lasts()
+    }
 }
 
 impl Subject<'_> {
@@ -142,9 +172,8 @@ impl Subject<'_> {
     fn visit(&self, damage: Damage) -> Result<&'static str, Violation> {
         let mut image = self.world.image.clone();
         damage.apply(&mut image);
-        let ring_places = if matches!(damage, Damage::Swap(..)) { 2 } else { 1 };
-        let harm = Harm { damaged: true, ring_places, superblock_damaged: true, ..Harm::default() };
-        let rig = self.rig(image.clone(), harm);
+        let harm = damage.harm(&self.world.scenario.geometry);
+        let rig = self.rig(image.clone(), harm.clone());
         let opened = Database::open_machine(
             rig.machine.clone(),
             Path::new(PATH),
@@ -177,7 +206,7 @@ impl Subject<'_> {
         let op = database.visible_op().get();
         let (floor, witnessed) = {
             let book = self.world.book.lock();
-            (book.floor(0), book.floor(rig.tap.harm().ring_places))
+            (book.floor(0), book.floor(rig.tap.harm().ring_places()))
         };
         if op < witnessed {
             return Err(Violation::new(format!(
@@ -206,7 +235,7 @@ impl Subject<'_> {
 
     /// Gives up what the journal lost; what is left is there.
     fn salvage(&self, image: Vec<u8>, harm: Harm, first: u64) -> Result<(), Violation> {
-        let rig = self.rig(image, harm);
+        let rig = self.rig(image, harm.clone());
         let schema = self.world.scenario.schema();
         match Database::salvage_machine(rig.machine.clone(), Path::new(PATH), &schema, &self.options) {
             Ok(database) => {

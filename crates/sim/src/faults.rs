@@ -3,6 +3,7 @@
 //! # Not here
 //! What the kinds are: `fault`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fastrand::Rng;
@@ -10,6 +11,7 @@ use understory_io::IoCause;
 
 use crate::fault::{Fault, Rot, Target, Trigger};
 use crate::handle::Tally;
+use crate::opening::TORN;
 use crate::scenario::Scenario;
 use crate::story;
 use crate::sweep::{Swept, sweep};
@@ -79,17 +81,18 @@ pub(crate) fn run(
     let mut world = world(&scenario, &tally)?;
     world.live(Vec::new())?;
     let operations = std::mem::take(&mut world.operations);
-    let items: Vec<Trigger> = (0_u64..)
+    let items: Vec<(Trigger, Target)> = (0_u64..)
         .zip(&operations)
         .flat_map(|(at, target)| {
             let fitting = FAULTS.into_iter().filter(|fault| suits(*fault, *target));
-            fitting.map(move |fault| Trigger { target: Target::Any, at, fault })
+            fitting.map(move |fault| (Trigger { target: Target::Any, at, fault }, *target))
         })
         .collect();
     let count = understory_format::u64_of(items.len());
     let swept = sweep(count, stride, workers, progress, |item, tally| {
         let trigger = usize::try_from(item).ok().and_then(|item| items.get(item));
-        visit(*trigger.expect("the sweep goes through the items"), tally)
+        let (trigger, target) = *trigger.expect("the sweep goes through the items");
+        visit(trigger, target, tally).map(Some)
     });
     Ok(Faults { operations: operations.len(), swept })
 }
@@ -102,14 +105,68 @@ fn world<'a>(scenario: &'a Scenario, tally: &Arc<Tally>) -> Result<World<'a>, Vi
     World::new(scenario, Rng::with_seed(12), &Arc::new(Trace::quiet()), tally)
 }
 
-/// One fault, and then a look at what is left.
-fn visit(trigger: Trigger, tally: &Arc<Tally>) -> Result<(), Violation> {
+/// One fault, and then a look at what is left: what kind of fault it was, and what it came to.
+fn visit(trigger: Trigger, target: Target, tally: &Arc<Tally>) -> Result<(String, &'static str), Violation> {
     let scenario = scenario();
-    let mut world = world(&scenario, tally)?;
+    let own = Arc::new(Tally::default());
+    let mut world = world(&scenario, &own)?;
     world
         .live(vec![trigger])
         .and_then(|()| if world.is_lost { Ok(()) } else { story::finish(&mut world) })
         .map_err(|Violation(words)| Violation::new(format!("{trigger:?}: {words}")))?;
-    tally.count(if world.is_lost { "files lost, and said so" } else { "files that opened again" });
-    Ok(())
+    let counts = own.counts();
+    counts.iter().for_each(|(what, times)| tally.add(what, *times));
+    Ok((kind(trigger.fault, target), outcome(&counts, world.is_lost)))
+}
+
+/// A fault in words: what, and where.
+fn kind(fault: Fault, target: Target) -> String {
+    let what = |what: &str| {
+        let (doing, zone) = match target {
+            Target::Read => ("read", None),
+            Target::Write(zone) => ("write", Some(zone.name())),
+            Target::Sync => ("sync", None),
+            Target::Grow => ("growth", None),
+            Target::Check => ("check", None),
+            Target::Any => ("operation", None),
+        };
+        format!("{doing} {what}{}", zone.map(|zone| format!(", {zone}")).unwrap_or_default())
+    };
+    match fault {
+        Fault::Crash(_) => what("with a crash"),
+        Fault::Fail(_) => what("fails"),
+        Fault::Lose => what("lost"),
+        Fault::Flip => what("with a bit flipped"),
+        Fault::Misdirect(to) => what(&format!("misdirected into {}", to.name())),
+        Fault::MisdirectRead => what("misdirected"),
+        Fault::Delay(_) => what("delayed"),
+        Fault::Hang => what("hangs"),
+        Fault::Full(_) => what("without space"),
+        Fault::Cut(zone) => format!("file cut, {}", zone.name()),
+        Fault::Rot(zone, Rot::Bit) => format!("bit rots, {}", zone.name()),
+        Fault::Rot(zone, Rot::Zero) => format!("sector zeroed, {}", zone.name()),
+        Fault::Rot(zone, Rot::Swap) => format!("sectors swapped, {}", zone.name()),
+        Fault::Unreadable(zone) => format!("sector unreadable, {}", zone.name()),
+    }
+}
+
+/// The worst of what was seen: later ones of this list count only if none before does.
+fn outcome(counts: &BTreeMap<&'static str, u64>, is_lost: bool) -> &'static str {
+    const OUTCOMES: [(&str, &str); 10] = [
+        ("open: salvaged", "acknowledged ops named as damaged, the rest salvaged"),
+        (TORN, "right, but for the last group, which counts as torn"),
+        ("read: corrupt", "error on read that names the block"),
+        ("read: failed", "error on read that names the block"),
+        ("open: at the second try", "error at open, once"),
+        ("format: failed", "error on making the file"),
+        ("write: unknown", "handle ended, then right"),
+        ("write: never", "handle ended, then right"),
+        ("write: not now", "commit refused for now, then right"),
+        ("last checkpoint: failed", "error of the last checkpoint"),
+    ];
+    if is_lost {
+        return "file refused, with the reason";
+    }
+    let seen = OUTCOMES.iter().find(|(what, _)| counts.contains_key(what));
+    seen.map_or("right", |(_, outcome)| *outcome)
 }

@@ -15,6 +15,9 @@ use crate::handle::Tally;
 use crate::report::processor_seconds;
 use crate::trace::Violation;
 
+/// How often which kind of item came to what.
+pub(crate) type Outcomes = BTreeMap<(String, &'static str), u64>;
+
 /// What a sweep came to.
 #[derive(Debug)]
 pub(crate) struct Swept {
@@ -22,6 +25,8 @@ pub(crate) struct Swept {
     pub(crate) visited: u64,
     /// Counts of everything.
     pub(crate) counts: BTreeMap<&'static str, u64>,
+    /// Kinds of items, and what they came to; none if all are of one kind.
+    pub(crate) outcomes: Outcomes,
     /// Items that broke a promise, with what was wrong.
     pub(crate) failures: BTreeMap<u64, String>,
     /// Real time that it took.
@@ -29,18 +34,20 @@ pub(crate) struct Swept {
     pub(crate) processor_seconds: f64,
 }
 
-/// Visits every `stride`-th item below `count`. `progress` is told now and then how many were visited.
+/// Visits every `stride`-th item below `count`. `progress` is told now and then how many were visited. A visit gives the
+/// item's kind and outcome, or none if there is nothing to tell apart.
 #[expect(clippy::disallowed_methods, reason = "items are visited on all processors, and a person waits")]
 pub(crate) fn sweep(
     count: u64,
     stride: u64,
     workers: usize,
     progress: &mut dyn FnMut(u64, u64),
-    visit: impl Fn(u64, &Arc<Tally>) -> Result<(), Violation> + Sync,
+    visit: impl Fn(u64, &Arc<Tally>) -> Result<Option<(String, &'static str)>, Violation> + Sync,
 ) -> Swept {
     let (start, processor) = (Instant::now(), processor_seconds());
     let (next, tally, failures) =
         (AtomicU64::new(0), Arc::new(Tally::default()), Mutex::new(BTreeMap::new()));
+    let outcomes: Mutex<Outcomes> = Mutex::default();
     let total = count.div_ceil(stride);
     let work = || loop {
         let number = next.fetch_add(1, Ordering::Relaxed);
@@ -48,8 +55,10 @@ pub(crate) fn sweep(
             return;
         }
         let item = number * stride;
-        if let Err(Violation(words)) = guarded(|| visit(item, &tally)) {
-            let _none = failures.lock().insert(item, words);
+        match guarded(|| visit(item, &tally)) {
+            Ok(Some(outcome)) => *outcomes.lock().entry(outcome).or_default() += 1,
+            Ok(None) => {}
+            Err(Violation(words)) => drop(failures.lock().insert(item, words)),
         }
     };
     std::thread::scope(|scope| {
@@ -62,6 +71,7 @@ pub(crate) fn sweep(
     Swept {
         visited: total,
         counts: tally.counts(),
+        outcomes: outcomes.into_inner(),
         failures: failures.into_inner(),
         took: start.elapsed(),
         processor_seconds: processor_seconds() - processor,

@@ -221,6 +221,17 @@ impl Database {
         self.sequencer.with_applier(|applier| look(applier.forest()))
     }
 
+    /// Ends the open half-bar, as an op does that it has no room for. For tools that repeat what another file did, op by
+    /// op. No part of the promise of semver.
+    ///
+    /// # Errors
+    /// As [`checkpoint`](Self::checkpoint).
+    #[doc(hidden)]
+    pub fn close_half_bar(&self) -> Result<(), Error> {
+        self.check_writable()?;
+        self.sequencer.run(RecordKind::Close).map(drop)
+    }
+
     fn tree<R: Record>(&self) -> Result<&Tree<R>, Error> {
         self.sequencer.trees().tree().ok_or(Error::UnknownTree { name: R::NAME })
     }
