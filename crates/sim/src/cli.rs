@@ -12,7 +12,7 @@ use crate::handle::Tally;
 use crate::log::Log;
 use crate::report::{Failure, Report, processor_seconds, write_json};
 use crate::swarm::{self, Extent};
-use crate::sweep::{Outcomes, Swept};
+use crate::sweep::{Outcomes, Part, Swept};
 use crate::trace::{Trace, Violation};
 use crate::{crashes, damage, faults};
 
@@ -20,7 +20,7 @@ const USAGE: &str = "\
 usage: cargo xtask sim [options]
 
   --seeds N      runs so many seeds (2000), those first that failed once
-  --first S      from this one on (from where the log ends)
+  --first S      from this one on (from where the log ends); the first item of a sweep (0)
   --minutes M    begins no seed after so many minutes
   --seed S       runs one seed, and tells what happens in it
   --crashes      a crash at each operation of a small workload, in each way
@@ -58,6 +58,13 @@ struct Arguments {
     failures_max: usize,
     json: Option<PathBuf>,
     log: PathBuf,
+}
+
+impl Arguments {
+    /// Of a sweep, what to visit.
+    fn part(&self) -> Part {
+        Part { first: self.first.unwrap_or(0), stride: self.stride }
+    }
 }
 
 /// Runs what the arguments ask for.
@@ -228,7 +235,7 @@ fn regressions(text: &str) -> Result<Vec<u64>, Failure> {
 
 fn sweep_crashes(arguments: &Arguments) -> Result<Report, Failure> {
     let bar = bar(0, "crashes");
-    let crashes = crashes::run(workers(), arguments.stride, &mut |done, total| {
+    let crashes = crashes::run(workers(), arguments.part(), &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     })?;
@@ -246,7 +253,7 @@ fn sweep_crashes(arguments: &Arguments) -> Result<Report, Failure> {
 
 fn sweep_faults(arguments: &Arguments) -> Result<Report, Failure> {
     let bar = bar(0, "faults");
-    let faults = faults::run(workers(), arguments.stride, &mut |done, total| {
+    let faults = faults::run(workers(), arguments.part(), &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     })?;
@@ -258,7 +265,7 @@ fn sweep_faults(arguments: &Arguments) -> Result<Report, Failure> {
 fn sweep_damage(arguments: &Arguments) -> Result<Vec<Report>, Failure> {
     let sweep = |(is_closed, name): (bool, &'static str)| {
         let bar = bar(0, name);
-        let damages = damage::run(is_closed, workers(), arguments.stride, &mut |done, total| {
+        let damages = damage::run(is_closed, workers(), arguments.part(), &mut |done, total| {
             bar.set_length(total);
             bar.set_position(done);
         })?;

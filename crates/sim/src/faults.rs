@@ -14,7 +14,7 @@ use crate::handle::Tally;
 use crate::opening::TORN;
 use crate::scenario::Scenario;
 use crate::story;
-use crate::sweep::{Swept, sweep};
+use crate::sweep::{Part, Swept, sweep};
 use crate::trace::{Trace, Violation};
 use crate::world::World;
 use crate::zone::Zone;
@@ -73,7 +73,7 @@ pub(crate) struct Faults {
 /// Every fault everywhere.
 pub(crate) fn run(
     workers: usize,
-    stride: u64,
+    part: Part,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Faults, Violation> {
     let scenario = scenario();
@@ -89,7 +89,7 @@ pub(crate) fn run(
         })
         .collect();
     let count = understory_format::u64_of(items.len());
-    let swept = sweep(count, stride, workers, progress, |item, tally| {
+    let swept = sweep(count, part, workers, progress, |item, tally| {
         let trigger = usize::try_from(item).ok().and_then(|item| items.get(item));
         let (trigger, target) = *trigger.expect("the sweep goes through the items");
         visit(trigger, target, tally).map(Some)
