@@ -15,6 +15,7 @@ use understory_io::{
     Buffer, Completion, Counters, IoCause, IoError, Operation, SECTOR, SimFault, SimStorage, Storage, Ticket,
     WriteParts, write_size,
 };
+use understory_testkit::records::mix;
 
 use crate::fault::{Fault, Rot, Target, Trigger};
 use crate::harm::Harm;
@@ -73,7 +74,6 @@ impl Tap {
         trace: Arc<Trace>,
         watch: Arc<Mutex<Watch>>,
     ) -> Self {
-        let rng = fastrand::Rng::with_seed(u64::from(copy) ^ inner.scheduler().trace_hash());
         let state = State {
             triggers,
             counts: BTreeMap::new(),
@@ -81,12 +81,21 @@ impl Tap {
             befallen_count: 0,
             superblocks_max: None,
             copy,
-            rng,
+            rng: fastrand::Rng::with_seed(0),
             refusals: 0,
             targets: Vec::new(),
             events: BTreeMap::new(),
         };
         Self { inner, zones, trace, watch, state: Mutex::new(state) }
+    }
+
+    /// The same; where faults hit follows from a seed, and from when they come: a fault that comes at each operation in
+    /// turn ought not to hit one place only.
+    pub(crate) fn with_seed(mut self, seed: u64) -> Self {
+        let state = self.state.get_mut();
+        let seed = state.triggers.iter().fold(seed, |seed, trigger| mix(seed ^ trigger.at));
+        state.rng = fastrand::Rng::with_seed(mix(seed));
+        self
     }
 
     /// What went wrong so far.

@@ -116,7 +116,7 @@ impl<'a> World<'a> {
         let rig = Rig::new(image, seed, |storage| {
             let zones = Zones::new(&self.scenario.geometry);
             let (trace, watch) = (Arc::clone(&self.trace), Arc::clone(&self.watch));
-            Tap::new(storage, zones, triggers, self.copy, harm, trace, watch)
+            Tap::new(storage, zones, triggers, self.copy, harm, trace, watch).with_seed(seed)
         });
         rig.storage.scheduler().set_preempt_percent(self.rng.u32(0..40));
         match self.rng.u8(0..4) {
