@@ -24,7 +24,7 @@ usage: cargo xtask sim [options]
   --minutes M    begins no seed after so many minutes
   --seed S       runs one seed, and tells what happens in it
   --crashes      a crash at each operation of a small workload, in each way
-  --faults       each kind of fault at each operation of a small workload
+  --faults       each kind of fault at each operation of a small workload, and of opening what it left
   --damage       each byte of a small image flipped, each sector zeroed and swapped, the file cut at each block
   --stride N     of a sweep only each N-th item
   --json FILE    writes the figures
@@ -258,7 +258,10 @@ fn sweep_faults(arguments: &Arguments) -> Result<Report, Failure> {
         bar.set_position(done);
     })?;
     bar.finish_and_clear();
-    let about = vec![format!("workload: {} operations", faults.operations)];
+    let about = vec![format!(
+        "workload: {} operations, and {} of opening what it left",
+        faults.operations, faults.opening
+    )];
     Ok(report("faults", about, faults.swept))
 }
 

@@ -1,4 +1,5 @@
-//! Each kind of fault at each operation of a small workload that it can befall.
+//! Each kind of fault at each operation that it can befall: of a small workload, and of opening what it left when its
+//! process was killed.
 //!
 //! # Not here
 //! What the kinds are: `fault`.
@@ -11,6 +12,7 @@ use understory_io::IoCause;
 
 use crate::fault::{Fault, Rot, Target, Trigger};
 use crate::handle::Tally;
+use crate::life::Ending;
 use crate::opening::TORN;
 use crate::scenario::Scenario;
 use crate::story;
@@ -63,10 +65,27 @@ fn suits(fault: Fault, target: Target) -> bool {
     }
 }
 
+/// When a fault comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Work,
+    Opening,
+}
+
+/// A fault, when it comes, and the operation that it befalls.
+#[derive(Clone, Copy, Debug)]
+struct Item {
+    phase: Phase,
+    trigger: Trigger,
+    target: Target,
+}
+
 /// What was swept.
 pub(crate) struct Faults {
     /// Operations of the workload.
     pub(crate) operations: usize,
+    /// Operations of opening what it left.
+    pub(crate) opening: usize,
     pub(crate) swept: Swept,
 }
 
@@ -81,20 +100,38 @@ pub(crate) fn run(
     let mut world = world(&scenario, &tally)?;
     world.live(Vec::new())?;
     let operations = std::mem::take(&mut world.operations);
-    let items: Vec<(Trigger, Target)> = (0_u64..)
-        .zip(&operations)
-        .flat_map(|(at, target)| {
-            let fitting = FAULTS.into_iter().filter(|fault| suits(*fault, *target));
-            fitting.map(move |fault| (Trigger { target: Target::Any, at, fault }, *target))
-        })
-        .collect();
+    let mut world = self::world(&scenario, &tally)?;
+    world.live_to(Vec::new(), Ending::Killed)?;
+    open(&mut world, Vec::new())?;
+    let opening = std::mem::take(&mut world.operations);
+    let items: Vec<Item> =
+        items(Phase::Work, &operations).into_iter().chain(items(Phase::Opening, &opening)).collect();
     let count = understory_format::u64_of(items.len());
     let swept = sweep(count, part, workers, progress, |item, tally| {
-        let trigger = usize::try_from(item).ok().and_then(|item| items.get(item));
-        let (trigger, target) = *trigger.expect("the sweep goes through the items");
-        visit(trigger, target, tally).map(Some)
+        let item = usize::try_from(item).ok().and_then(|item| items.get(item));
+        visit(*item.expect("the sweep goes through the items"), tally).map(Some)
     });
-    Ok(Faults { operations: operations.len(), swept })
+    Ok(Faults { operations: operations.len(), opening: opening.len(), swept })
+}
+
+/// Everything that can befall these operations, one at a time.
+fn items(phase: Phase, operations: &[Target]) -> Vec<Item> {
+    let items = (0_u64..).zip(operations).flat_map(|(at, target)| {
+        let fitting = FAULTS.into_iter().filter(|fault| suits(*fault, *target));
+        let trigger = move |fault| Trigger { target: Target::Any, at, fault };
+        fitting.map(move |fault| Item { phase, trigger: trigger(fault), target: *target })
+    });
+    items.collect()
+}
+
+/// Opens the file, and looks at everything.
+fn open(world: &mut World<'_>, triggers: Vec<Trigger>) -> Result<(), Violation> {
+    if let Some((rig, database)) = world.open(triggers)? {
+        world.take_in(&rig, &database)?;
+        drop(database);
+        world.put_away(rig);
+    }
+    Ok(())
 }
 
 fn scenario() -> Scenario {
@@ -106,17 +143,24 @@ fn world<'a>(scenario: &'a Scenario, tally: &Arc<Tally>) -> Result<World<'a>, Vi
 }
 
 /// One fault, and then a look at what is left: what kind of fault it was, and what it came to.
-fn visit(trigger: Trigger, target: Target, tally: &Arc<Tally>) -> Result<(String, &'static str), Violation> {
+fn visit(item: Item, tally: &Arc<Tally>) -> Result<(String, &'static str), Violation> {
+    let Item { phase, trigger, target } = item;
     let scenario = scenario();
     let own = Arc::new(Tally::default());
     let mut world = world(&scenario, &own)?;
-    world
-        .live(vec![trigger])
+    let lived = match phase {
+        Phase::Work => world.live(vec![trigger]),
+        Phase::Opening => {
+            world.live_to(Vec::new(), Ending::Killed).and_then(|()| open(&mut world, vec![trigger]))
+        }
+    };
+    lived
         .and_then(|()| if world.is_lost { Ok(()) } else { story::finish(&mut world) })
-        .map_err(|Violation(words)| Violation::new(format!("{trigger:?}: {words}")))?;
+        .map_err(|Violation(words)| Violation::new(format!("{item:?}: {words}")))?;
     let counts = own.counts();
     counts.iter().for_each(|(what, times)| tally.add(what, *times));
-    Ok((kind(trigger.fault, target), outcome(&counts, world.is_lost)))
+    let before = if phase == Phase::Opening { "opening: " } else { "" };
+    Ok((format!("{before}{}", kind(trigger.fault, target)), outcome(&counts, world.is_lost)))
 }
 
 /// A fault in words: what, and where.
