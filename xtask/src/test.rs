@@ -48,7 +48,7 @@ const STEPS: [Step; 11] = [
         work: Work::Cargo("test --release -p understory --test * --locked"),
     },
     Step {
-        name: "simulation, the first seeds",
+        name: "simulation, seeds that failed once and the first ones",
         quick: false,
         work: Work::Cargo("run --quiet --release --locked -p understory-sim -- --seeds 600 --first 0"),
     },

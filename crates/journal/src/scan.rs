@@ -62,7 +62,7 @@ pub struct Head {
 /// How far a scan is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes of the ring that were looked at.
+    /// Bytes of the ring that were looked at; never less than before. What is looked at twice counts once.
     pub done: u64,
     /// Bytes of the ring.
     pub total: u64,
@@ -114,7 +114,11 @@ pub fn scan(
     machine.storage.sync().wait().result?;
     let mut walk = Walk::new(machine, &arena, geometry, start, start.position + ring.size)?;
     let groups = arena.pool(ring.group_buffer_size(), 1)?;
-    let mut report = |position| progress(Progress { done: position - start.position, total: ring.size });
+    let mut done = 0;
+    let mut report = |position: u64| {
+        done = done.max(position - start.position);
+        progress(Progress { done, total: ring.size });
+    };
     let mut fault = follow(&mut walk, &groups, &mut report)?;
     let mut found = search(&mut walk, start, ring.size, &mut report)?;
     // Accepting an end is for good. One read that gave other bytes must not look like it: what is behind is read again,

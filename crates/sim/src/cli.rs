@@ -1,5 +1,6 @@
 //! The command line: many seeds, one seed, or a sweep.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use crate::handle::Tally;
 use crate::log::Log;
 use crate::report::{Failure, Report, processor_seconds, write_json};
 use crate::swarm::{self, Extent};
-use crate::sweep::Swept;
+use crate::sweep::{Outcomes, Part, Swept};
 use crate::trace::{Trace, Violation};
 use crate::{crashes, damage, faults};
 
@@ -19,11 +20,11 @@ const USAGE: &str = "\
 usage: cargo xtask sim [options]
 
   --seeds N      runs so many seeds (2000), those first that failed once
-  --first S      from this one on (from where the log ends)
+  --first S      from this one on (from where the log ends); the first item of a sweep (0)
   --minutes M    begins no seed after so many minutes
   --seed S       runs one seed, and tells what happens in it
   --crashes      a crash at each operation of a small workload, in each way
-  --faults       each kind of fault at each operation of a small workload
+  --faults       each kind of fault at each operation of a small workload, and of opening what it left
   --damage       each byte of a small image flipped, each sector zeroed and swapped, the file cut at each block
   --stride N     of a sweep only each N-th item
   --json FILE    writes the figures
@@ -57,6 +58,13 @@ struct Arguments {
     failures_max: usize,
     json: Option<PathBuf>,
     log: PathBuf,
+}
+
+impl Arguments {
+    /// Of a sweep, what to visit.
+    fn part(&self) -> Part {
+        Part { first: self.first.unwrap_or(0), stride: self.stride }
+    }
 }
 
 /// Runs what the arguments ask for.
@@ -137,16 +145,17 @@ fn conclude(arguments: &Arguments, reports: &[Report]) -> Result<(), Failure> {
         };
         print!("{}", report.text(replay));
         failures += report.failures.len();
-        if let (Mode::Seeds, Some(seed)) = (arguments.mode, report.failures.keys().next()) {
-            show(*seed, &arguments.log)?;
+        if let Some((seed, digest)) = report.digests.first_key_value() {
+            show(*seed, *digest, &arguments.log)?;
         }
     }
     if failures == 0 { Ok(()) } else { Err(format!("{failures} failures").into()) }
 }
 
-/// Runs a failed seed once more; the end of its trace is shown, all of it kept in a file beside the log.
+/// Runs a failed seed once more; the end of its trace is shown, more of it kept in a file beside the log. Says so if it
+/// was not the same run as the first, of that digest.
 #[expect(clippy::disallowed_methods, reason = "a tool's own file, beside the build output")]
-fn show(seed: u64, log: &Path) -> Result<(), Failure> {
+fn show(seed: u64, digest: u64, log: &Path) -> Result<(), Failure> {
     let trace = Arc::new(Trace::verbose());
     std::panic::set_hook(Box::new(|_| {}));
     let _failure = swarm::guarded(seed, &trace, &Arc::default());
@@ -154,7 +163,12 @@ fn show(seed: u64, log: &Path) -> Result<(), Failure> {
     let lines = trace.lines();
     let path = log.with_file_name(format!("seed-{seed}.txt"));
     std::fs::write(&path, lines.join("\n"))?;
-    println!("the end of seed {seed} (all of it: {}):", path.display());
+    if trace.digest() != digest {
+        println!(
+            "seed {seed} did not do the same again: a run depends on more than its seed, which is a fault, too"
+        );
+    }
+    println!("the end of seed {seed} (more of it: {}):", path.display());
     let first = lines.len().saturating_sub(LINES_SHOWN);
     lines.iter().skip(first).for_each(|line| println!("{line}"));
     Ok(())
@@ -179,7 +193,7 @@ fn one(seed: u64) -> Result<(), Failure> {
 
 fn seeds(arguments: &Arguments) -> Result<Report, Failure> {
     let mut log = Log::read(&arguments.log)?;
-    let before = regressions()?;
+    let before = regressions(REGRESSIONS)?;
     let extent = Extent {
         first: arguments.first.unwrap_or(log.next),
         count: arguments.seeds,
@@ -207,20 +221,21 @@ fn seeds(arguments: &Arguments) -> Result<Report, Failure> {
     let mut counts = findings.counts;
     let _none = counts.insert("steps", findings.steps);
     let visited = ("seeds", findings.seeds);
-    let (failures, took) = (findings.failures, findings.took);
-    Ok(Report { name: "seeds", about, visited, counts, failures, took, processor_seconds })
+    let (failures, digests, took) = (findings.failures, findings.digests, findings.took);
+    let outcomes = Outcomes::new();
+    Ok(Report { name: "seeds", about, visited, counts, outcomes, failures, digests, took, processor_seconds })
 }
 
-/// The seeds of the file; what follows on a line says what was wrong.
-fn regressions() -> Result<Vec<u64>, Failure> {
-    let lines = REGRESSIONS.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+/// The seeds of a text: one to a line, and what was wrong behind it.
+fn regressions(text: &str) -> Result<Vec<u64>, Failure> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let seed = |line: &str| line.split_whitespace().next().unwrap_or_default().parse::<u64>();
     Ok(lines.map(seed).collect::<Result<_, _>>()?)
 }
 
 fn sweep_crashes(arguments: &Arguments) -> Result<Report, Failure> {
     let bar = bar(0, "crashes");
-    let crashes = crashes::run(workers(), arguments.stride, &mut |done, total| {
+    let crashes = crashes::run(workers(), arguments.part(), &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     })?;
@@ -238,19 +253,22 @@ fn sweep_crashes(arguments: &Arguments) -> Result<Report, Failure> {
 
 fn sweep_faults(arguments: &Arguments) -> Result<Report, Failure> {
     let bar = bar(0, "faults");
-    let faults = faults::run(workers(), arguments.stride, &mut |done, total| {
+    let faults = faults::run(workers(), arguments.part(), &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     })?;
     bar.finish_and_clear();
-    let about = vec![format!("workload: {} operations", faults.operations)];
+    let about = vec![format!(
+        "workload: {} operations, and {} of opening what it left",
+        faults.operations, faults.opening
+    )];
     Ok(report("faults", about, faults.swept))
 }
 
 fn sweep_damage(arguments: &Arguments) -> Result<Vec<Report>, Failure> {
     let sweep = |(is_closed, name): (bool, &'static str)| {
         let bar = bar(0, name);
-        let damages = damage::run(is_closed, workers(), arguments.stride, &mut |done, total| {
+        let damages = damage::run(is_closed, workers(), arguments.part(), &mut |done, total| {
             bar.set_length(total);
             bar.set_position(done);
         })?;
@@ -265,8 +283,9 @@ fn sweep_damage(arguments: &Arguments) -> Result<Vec<Report>, Failure> {
 }
 
 fn report(name: &'static str, about: Vec<String>, swept: Swept) -> Report {
-    let Swept { visited, counts, failures, took, processor_seconds } = swept;
-    Report { name, about, visited: ("visited", visited), counts, failures, took, processor_seconds }
+    let Swept { visited, counts, outcomes, failures, took, processor_seconds } = swept;
+    let (visited, digests) = (("visited", visited), BTreeMap::new());
+    Report { name, about, visited, counts, outcomes, failures, digests, took, processor_seconds }
 }
 
 fn workers() -> usize {
@@ -277,4 +296,23 @@ fn bar(total: u64, what: &'static str) -> ProgressBar {
     let template = "{bar:40} {human_pos} of {human_len} {prefix} {msg} {eta}";
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(total).with_style(style).with_prefix(what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Option<&[u64]>) {
+        assert_eq!(regressions(text).ok().as_deref(), expected, "{text:?}");
+    }
+
+    #[test]
+    fn seeds_that_failed_are_listed() {
+        check("", Some(&[]));
+        check("# 1\n\n  # 2\n", Some(&[]));
+        check("3 what was wrong\n17\n  4  # other\n", Some(&[3, 17, 4]));
+        check("3\nseed 4\n", None);
+        check("-1", None);
+        assert!(!regressions(REGRESSIONS).expect("the file is as it should be").is_empty());
+    }
 }

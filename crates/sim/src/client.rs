@@ -79,7 +79,7 @@ impl<'a> Client<'a> {
     pub(crate) fn run(mut self) -> Result<(), Violation> {
         while self.left > 0 {
             self.left -= 1;
-            if self.handle.tap.harm().crashed {
+            if self.handle.tap.is_crashed() {
                 return Ok(());
             }
             let action = self.choose();
@@ -280,8 +280,13 @@ impl Client<'_> {
             }
         }
         let after = self.handle.ask_op();
-        if !has_journal && after == before {
-            self.handle.book.lock().not_called(before);
+        if !has_journal {
+            let mut book = self.handle.book.lock();
+            if after == before {
+                book.not_called(before);
+            }
+            // What follows the first op of a call are drains.
+            (before + 1..after).for_each(|drained| book.called(RecordKind::Drain, drained));
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::fault::{Fault, Target, Trigger};
 use crate::handle::Tally;
 use crate::scenario::Scenario;
 use crate::story;
-use crate::sweep::{Swept, sweep};
+use crate::sweep::{Part, Swept, sweep};
 use crate::trace::{Trace, Violation};
 use crate::world::World;
 
@@ -49,7 +49,7 @@ pub(crate) struct Crashes {
 /// Crashes everywhere.
 pub(crate) fn run(
     workers: usize,
-    stride: u64,
+    part: Part,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Crashes, Violation> {
     let tally = Arc::new(Tally::default());
@@ -64,11 +64,11 @@ pub(crate) fn run(
     let policies = policies();
     let images = Mutex::new(BTreeSet::new());
     let ways = u64_of(policies.len());
-    let swept = sweep(operations * ways, stride, workers, progress, |item, tally| {
+    let swept = sweep(operations * ways, part, workers, progress, |item, tally| {
         let (operation, number) = (item / ways, item % ways);
         let policy = usize::try_from(number).ok().and_then(|number| policies.get(number));
         let policy = *policy.expect("the sweep goes through operations and policies");
-        visit(operation, policy, item, tally, &images)
+        visit(operation, policy, item, tally, &images).map(|()| None)
     });
     let images = images.into_inner().len();
     let policies = policies.len();

@@ -14,16 +14,17 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use parking_lot::Mutex;
-use understory::{Database, Error, GridError, Options};
+use understory::{Database, Error, Geometry, GridError, Options};
 use understory_format::{SECTOR_SIZE, u64_of, usize_of};
 use understory_io::InlineExecutor;
 
 use crate::handle::{Handle, Tally};
+use crate::harm::Harm;
 use crate::inspect::inspect;
 use crate::life::Ending;
 use crate::scenario::Scenario;
-use crate::sweep::{Swept, sweep};
-use crate::tap::{Harm, Tap};
+use crate::sweep::{Part, Swept, sweep};
+use crate::tap::Tap;
 use crate::trace::{Trace, Violation};
 use crate::verdict::{self, Closed};
 use crate::watch::Watch;
@@ -52,6 +53,9 @@ struct Subject<'a> {
 /// Bytes of an image at most.
 const SIZE_MAX: usize = 1 << 20;
 
+/// Images to choose from.
+const SEEDS: u64 = 100;
+
 /// What the workload that made an image came through.
 type Baseline = BTreeMap<&'static str, u64>;
 
@@ -63,51 +67,52 @@ pub(crate) struct Damages {
     pub(crate) swept: Swept,
 }
 
-/// Damages an image everywhere: one that was closed, or one of a process that was killed. Of the bytes every
-/// `stride`-th is flipped.
+/// Damages an image everywhere, or in a part: one that was closed, or one of a process that was killed.
 pub(crate) fn run(
     is_closed: bool,
     workers: usize,
-    stride: u64,
+    part: Part,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Damages, Violation> {
     let scenario = Scenario::of_sweeps(1, 50, 4 << 10);
     let (world, baseline) = image(&scenario, is_closed)?;
     let subject = Subject { options: world.options(), world };
     let size = subject.world.image.len();
-    let stride = usize::try_from(stride).unwrap_or(1);
-    let damages = damages(size, usize_of(scenario.geometry.block_size), stride);
-    let swept = sweep(u64_of(damages.len()), 1, workers, progress, |item, tally| {
+    let damages = damages(size, usize_of(scenario.geometry.block_size));
+    let swept = sweep(u64_of(damages.len()), part, workers, progress, |item, tally| {
         let damage = usize::try_from(item).ok().and_then(|item| damages.get(item));
         let damage = *damage.expect("the sweep goes through the items");
         let outcome = subject.visit(damage);
-        tally.count(outcome.map_err(|Violation(words)| Violation::new(format!("{damage:?}: {words}")))?);
-        Ok(())
+        let outcome = outcome.map_err(|Violation(words)| Violation::new(format!("{damage:?}: {words}")))?;
+        tally.count(outcome);
+        Ok(Some((damage.kind(&scenario.geometry), outcome)))
     });
     Ok(Damages { size, baseline, swept })
 }
 
-/// The first world whose image is small and deep.
+/// The world with the smallest image that is deep: each of its bytes will be flipped.
 fn image(scenario: &Scenario, is_closed: bool) -> Result<(World<'_>, Baseline), Violation> {
-    for seed in 0..100 {
+    let mut smallest: Option<(World<'_>, Baseline)> = None;
+    for seed in 0..SEEDS {
         let tally = Arc::new(Tally::default());
         let trace = Arc::new(Trace::quiet());
         let mut world = World::new(scenario, Rng::with_seed(seed), &trace, &tally)?;
         world.live_to(Vec::new(), if is_closed { Ending::Closed } else { Ending::Killed })?;
         let counts = tally.counts();
         let is_deep = counts.contains_key("lives that end with tables on level 2");
-        if is_deep && world.image.len() <= SIZE_MAX {
-            return Ok((world, counts));
+        let size_max = smallest.as_ref().map_or(SIZE_MAX, |(world, _)| world.image.len() - 1);
+        if is_deep && world.image.len() <= size_max {
+            smallest = Some((world, counts));
         }
     }
-    Err(Violation::new("no image of the damage sweep is small and deep"))
+    smallest.ok_or(Violation::new("no image of the damage sweep is small and deep"))
 }
 
 /// Everything that is done to an image.
-fn damages(size: usize, block_size: usize, stride: usize) -> Vec<Damage> {
+fn damages(size: usize, block_size: usize) -> Vec<Damage> {
     let sector = usize_of(SECTOR_SIZE);
     let sectors = || (0..size).step_by(sector);
-    let flips = (0..size).step_by(stride).map(Damage::Flip);
+    let flips = (0..size).map(Damage::Flip);
     let swap = |by: usize| sectors().map(move |at| Damage::Swap(at, (at + by * sector) % size));
     let cuts = (0..size).step_by(block_size).map(Damage::Cut);
     flips.chain(sectors().map(Damage::Zero)).chain(swap(1)).chain(swap(23)).chain(cuts).collect()
@@ -135,6 +140,34 @@ impl Damage {
             Self::Cut(at) => image.truncate(at),
         }
     }
+
+    /// What is done, and where.
+    fn kind(self, geometry: &Geometry) -> String {
+        let zones = Zones::new(geometry);
+        let (what, at) = match self {
+            Self::Flip(at) => ("a bit flipped", at),
+            Self::Zero(at) => ("a sector zeroed", at),
+            Self::Swap(at, _) => ("two sectors swapped", at),
+            Self::Cut(at) => ("the file cut", at),
+        };
+        format!("{what}, {}", zones.of(u64_of(at)).name())
+    }
+
+    /// What is harmed by it.
+    fn harm(self, geometry: &Geometry) -> Harm {
+        let mut harm = Harm::new(geometry);
+        let sector = |at: usize| u64_of(at)..u64_of(at) + u64::from(SECTOR_SIZE);
+        match self {
+            Self::Flip(at) => harm.change(u64_of(at)..u64_of(at) + 1),
+            Self::Zero(at) => harm.change(sector(at)),
+            Self::Swap(one, other) => {
+                harm.change(sector(one));
+                harm.change(sector(other));
+            }
+            Self::Cut(at) => harm.cut(u64_of(at)),
+        }
+        harm.that_lasts()
+    }
 }
 
 impl Subject<'_> {
@@ -142,9 +175,8 @@ impl Subject<'_> {
     fn visit(&self, damage: Damage) -> Result<&'static str, Violation> {
         let mut image = self.world.image.clone();
         damage.apply(&mut image);
-        let ring_places = if matches!(damage, Damage::Swap(..)) { 2 } else { 1 };
-        let harm = Harm { damaged: true, ring_places, superblock_damaged: true, ..Harm::default() };
-        let rig = self.rig(image.clone(), harm);
+        let harm = damage.harm(&self.world.scenario.geometry);
+        let rig = self.rig(image.clone(), harm.clone());
         let opened = Database::open_machine(
             rig.machine.clone(),
             Path::new(PATH),
@@ -177,7 +209,7 @@ impl Subject<'_> {
         let op = database.visible_op().get();
         let (floor, witnessed) = {
             let book = self.world.book.lock();
-            (book.floor(0), book.floor(rig.tap.harm().ring_places))
+            (book.floor(0), book.floor(rig.tap.harm().ring_places()))
         };
         if op < witnessed {
             return Err(Violation::new(format!(
@@ -206,7 +238,7 @@ impl Subject<'_> {
 
     /// Gives up what the journal lost; what is left is there.
     fn salvage(&self, image: Vec<u8>, harm: Harm, first: u64) -> Result<(), Violation> {
-        let rig = self.rig(image, harm);
+        let rig = self.rig(image, harm.clone());
         let schema = self.world.scenario.schema();
         match Database::salvage_machine(rig.machine.clone(), Path::new(PATH), &schema, &self.options) {
             Ok(database) => {

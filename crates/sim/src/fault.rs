@@ -32,6 +32,8 @@ pub(crate) enum Target {
     Sync,
     /// A growth of the file.
     Grow,
+    /// A look whether the file is still what it was.
+    Check,
 }
 
 /// What happens to an operation, or beside it.

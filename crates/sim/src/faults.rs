@@ -1,8 +1,10 @@
-//! Each kind of fault at each operation of a small workload that it can befall.
+//! Each kind of fault at each operation that it can befall: of a small workload, and of opening what it left when its
+//! process was killed.
 //!
 //! # Not here
 //! What the kinds are: `fault`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fastrand::Rng;
@@ -10,9 +12,11 @@ use understory_io::IoCause;
 
 use crate::fault::{Fault, Rot, Target, Trigger};
 use crate::handle::Tally;
+use crate::life::Ending;
+use crate::opening::TORN;
 use crate::scenario::Scenario;
 use crate::story;
-use crate::sweep::{Swept, sweep};
+use crate::sweep::{Part, Swept, sweep};
 use crate::trace::{Trace, Violation};
 use crate::world::World;
 use crate::zone::Zone;
@@ -61,17 +65,34 @@ fn suits(fault: Fault, target: Target) -> bool {
     }
 }
 
+/// When a fault comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Work,
+    Opening,
+}
+
+/// A fault, when it comes, and the operation that it befalls.
+#[derive(Clone, Copy, Debug)]
+struct Item {
+    phase: Phase,
+    trigger: Trigger,
+    target: Target,
+}
+
 /// What was swept.
 pub(crate) struct Faults {
     /// Operations of the workload.
     pub(crate) operations: usize,
+    /// Operations of opening what it left.
+    pub(crate) opening: usize,
     pub(crate) swept: Swept,
 }
 
 /// Every fault everywhere.
 pub(crate) fn run(
     workers: usize,
-    stride: u64,
+    part: Part,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Faults, Violation> {
     let scenario = scenario();
@@ -79,19 +100,38 @@ pub(crate) fn run(
     let mut world = world(&scenario, &tally)?;
     world.live(Vec::new())?;
     let operations = std::mem::take(&mut world.operations);
-    let items: Vec<Trigger> = (0_u64..)
-        .zip(&operations)
-        .flat_map(|(at, target)| {
-            let fitting = FAULTS.into_iter().filter(|fault| suits(*fault, *target));
-            fitting.map(move |fault| Trigger { target: Target::Any, at, fault })
-        })
-        .collect();
+    let mut world = self::world(&scenario, &tally)?;
+    world.live_to(Vec::new(), Ending::Killed)?;
+    open(&mut world, Vec::new())?;
+    let opening = std::mem::take(&mut world.operations);
+    let items: Vec<Item> =
+        items(Phase::Work, &operations).into_iter().chain(items(Phase::Opening, &opening)).collect();
     let count = understory_format::u64_of(items.len());
-    let swept = sweep(count, stride, workers, progress, |item, tally| {
-        let trigger = usize::try_from(item).ok().and_then(|item| items.get(item));
-        visit(*trigger.expect("the sweep goes through the items"), tally)
+    let swept = sweep(count, part, workers, progress, |item, tally| {
+        let item = usize::try_from(item).ok().and_then(|item| items.get(item));
+        visit(*item.expect("the sweep goes through the items"), tally).map(Some)
     });
-    Ok(Faults { operations: operations.len(), swept })
+    Ok(Faults { operations: operations.len(), opening: opening.len(), swept })
+}
+
+/// Everything that can befall these operations, one at a time.
+fn items(phase: Phase, operations: &[Target]) -> Vec<Item> {
+    let items = (0_u64..).zip(operations).flat_map(|(at, target)| {
+        let fitting = FAULTS.into_iter().filter(|fault| suits(*fault, *target));
+        let trigger = move |fault| Trigger { target: Target::Any, at, fault };
+        fitting.map(move |fault| Item { phase, trigger: trigger(fault), target: *target })
+    });
+    items.collect()
+}
+
+/// Opens the file, and looks at everything.
+fn open(world: &mut World<'_>, triggers: Vec<Trigger>) -> Result<(), Violation> {
+    if let Some((rig, database)) = world.open(triggers)? {
+        world.take_in(&rig, &database)?;
+        drop(database);
+        world.put_away(rig);
+    }
+    Ok(())
 }
 
 fn scenario() -> Scenario {
@@ -102,14 +142,75 @@ fn world<'a>(scenario: &'a Scenario, tally: &Arc<Tally>) -> Result<World<'a>, Vi
     World::new(scenario, Rng::with_seed(12), &Arc::new(Trace::quiet()), tally)
 }
 
-/// One fault, and then a look at what is left.
-fn visit(trigger: Trigger, tally: &Arc<Tally>) -> Result<(), Violation> {
+/// One fault, and then a look at what is left: what kind of fault it was, and what it came to.
+fn visit(item: Item, tally: &Arc<Tally>) -> Result<(String, &'static str), Violation> {
+    let Item { phase, trigger, target } = item;
     let scenario = scenario();
-    let mut world = world(&scenario, tally)?;
-    world
-        .live(vec![trigger])
+    let own = Arc::new(Tally::default());
+    let mut world = world(&scenario, &own)?;
+    let lived = match phase {
+        Phase::Work => world.live(vec![trigger]),
+        Phase::Opening => {
+            world.live_to(Vec::new(), Ending::Killed).and_then(|()| open(&mut world, vec![trigger]))
+        }
+    };
+    lived
         .and_then(|()| if world.is_lost { Ok(()) } else { story::finish(&mut world) })
-        .map_err(|Violation(words)| Violation::new(format!("{trigger:?}: {words}")))?;
-    tally.count(if world.is_lost { "files lost, and said so" } else { "files that opened again" });
-    Ok(())
+        .map_err(|Violation(words)| Violation::new(format!("{item:?}: {words}")))?;
+    let counts = own.counts();
+    counts.iter().for_each(|(what, times)| tally.add(what, *times));
+    let before = if phase == Phase::Opening { "opening: " } else { "" };
+    Ok((format!("{before}{}", kind(trigger.fault, target)), outcome(&counts, world.is_lost)))
+}
+
+/// A fault in words: what, and where.
+fn kind(fault: Fault, target: Target) -> String {
+    let what = |what: &str| {
+        let (doing, zone) = match target {
+            Target::Read => ("read", None),
+            Target::Write(zone) => ("write", Some(zone.name())),
+            Target::Sync => ("sync", None),
+            Target::Grow => ("growth", None),
+            Target::Check => ("check", None),
+            Target::Any => ("operation", None),
+        };
+        format!("{doing} {what}{}", zone.map(|zone| format!(", {zone}")).unwrap_or_default())
+    };
+    match fault {
+        Fault::Crash(_) => what("with a crash"),
+        Fault::Fail(_) => what("fails"),
+        Fault::Lose => what("lost"),
+        Fault::Flip => what("with a bit flipped"),
+        Fault::Misdirect(to) => what(&format!("misdirected into {}", to.name())),
+        Fault::MisdirectRead => what("misdirected"),
+        Fault::Delay(_) => what("delayed"),
+        Fault::Hang => what("hangs"),
+        Fault::Full(_) => what("without space"),
+        Fault::Cut(zone) => format!("file cut, {}", zone.name()),
+        Fault::Rot(zone, Rot::Bit) => format!("bit rots, {}", zone.name()),
+        Fault::Rot(zone, Rot::Zero) => format!("sector zeroed, {}", zone.name()),
+        Fault::Rot(zone, Rot::Swap) => format!("sectors swapped, {}", zone.name()),
+        Fault::Unreadable(zone) => format!("sector unreadable, {}", zone.name()),
+    }
+}
+
+/// The worst of what was seen: later ones of this list count only if none before does.
+fn outcome(counts: &BTreeMap<&'static str, u64>, is_lost: bool) -> &'static str {
+    const OUTCOMES: [(&str, &str); 10] = [
+        ("open: salvaged", "acknowledged ops named as damaged, the rest salvaged"),
+        (TORN, "right, but for the last group, which counts as torn"),
+        ("read: corrupt", "error on read that names the block"),
+        ("read: failed", "error on read that names the block"),
+        ("open: at the second try", "error at open, once"),
+        ("format: failed", "error on making the file"),
+        ("write: unknown", "handle ended, then right"),
+        ("write: never", "handle ended, then right"),
+        ("write: not now", "commit refused for now, then right"),
+        ("last checkpoint: failed", "error of the last checkpoint"),
+    ];
+    if is_lost {
+        return "file refused, with the reason";
+    }
+    let seen = OUTCOMES.iter().find(|(what, _)| counts.contains_key(what));
+    seen.map_or("right", |(_, outcome)| *outcome)
 }

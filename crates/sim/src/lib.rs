@@ -9,7 +9,8 @@
 //! | `world`, `life`, `opening`, `story` | a file, and its handles one after another |
 //! | `tap`, `watch`, `zone` | what stands between engine and storage: brings the faults, judges what is written |
 //! | `client`, `handle`, `inspect` | who uses a handle, and what is seen through it |
-//! | `book`, `sighting`, `verdict` | what may be seen, and which errors are explained |
+//! | `book`, `sighting` | what may be seen |
+//! | `harm`, `verdict` | which bytes were harmed, and which errors that explains |
 //! | `chronicle`, `twin` | all ops in order, told to a second database that nothing disturbs |
 //! | `swarm`, `sweep`, `crashes`, `faults`, `damage` | many seeds; everything there is of a small world |
 //! | `trace`, `log`, `report`, `cli` | what a person is told |
@@ -30,6 +31,7 @@ mod damage;
 mod fault;
 mod faults;
 mod handle;
+mod harm;
 mod inspect;
 mod life;
 mod log;

@@ -76,7 +76,7 @@ impl World<'_> {
         drop(database);
         self.put_away(rig);
         let Some((rig, database)) = self.open(Vec::new())? else {
-            return if self.harm.damaged {
+            return if self.harm.is_anywhere() {
                 Ok(())
             } else {
                 Err(Violation::new("a file opens once, and then no more"))
@@ -86,7 +86,7 @@ impl World<'_> {
         drop(database);
         self.put_away(rig);
         self.tally.count("opened twice");
-        if again == op || self.harm.ring_places > 0 {
+        if again == op || self.harm.ring_places() > 0 {
             Ok(())
         } else {
             Err(Violation::new(format!("opened at op {op}, and again, with nothing done, at op {again}")))

@@ -11,11 +11,15 @@ use parking_lot::Mutex;
 use understory::Database;
 
 use crate::fault::Trigger;
+use crate::harm::Harm;
 use crate::inspect::inspect;
 use crate::trace::Violation;
 use crate::verdict::{self, Closed};
 use crate::watch::Watch;
 use crate::world::{PATH, Rig, World};
+
+/// What is counted when an opening found less than was durable, as may be with damage in the ring.
+pub(crate) const TORN: &str = "open: the last group counts as torn";
 
 impl World<'_> {
     /// Makes the file if there is none, and opens it; `None` if the machine crashed meanwhile, or nothing can open it.
@@ -131,7 +135,7 @@ impl World<'_> {
     /// What a database that was just opened holds becomes certain.
     pub(crate) fn take_in(&mut self, rig: &Rig, database: &Database) -> Result<(), Violation> {
         let op = database.visible_op().get();
-        let damaged = rig.tap.harm().ring_places;
+        let damaged = rig.tap.harm().ring_places();
         let floor = self.book.lock().floor(damaged);
         self.trace
             .note(&[10, op, floor], || format!("opened at op {op}, {floor} is the last that must be there"));
@@ -139,6 +143,9 @@ impl World<'_> {
             return Err(Violation::new(format!(
                 "op {floor} was durable, and {op} is the last that is found"
             )));
+        }
+        if op < self.book.lock().floor(0) {
+            self.tally.count(TORN);
         }
         if damaged > 0 {
             // Ops may be gone that a checkpoint counted which is not durable: another one will have its number.
@@ -186,6 +193,7 @@ impl World<'_> {
         self.put_away(rig);
         if !self.is_made {
             self.image.clear();
+            self.harm = Harm::new(&self.scenario.geometry);
             self.watch = Arc::new(Mutex::new(Watch::new(&self.scenario.geometry)));
         }
         Ok(())

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::sweep::Outcomes;
+
 /// Any failure, with a message for the person at the terminal.
 pub type Failure = Box<dyn std::error::Error>;
 
@@ -26,7 +28,11 @@ pub(crate) struct Report {
     /// What was visited, and how many.
     pub(crate) visited: (&'static str, u64),
     pub(crate) counts: BTreeMap<&'static str, u64>,
+    /// Kinds of what was visited, and what they came to.
+    pub(crate) outcomes: Outcomes,
     pub(crate) failures: BTreeMap<u64, String>,
+    /// Of failed seeds, what tells their runs from others.
+    pub(crate) digests: BTreeMap<u64, u64>,
     pub(crate) took: Duration,
     pub(crate) processor_seconds: f64,
 }
@@ -41,6 +47,9 @@ impl Report {
         self.about.iter().for_each(|words| line(words));
         for (what, times) in &self.counts {
             line(&format!("{times:>12}  {what}"));
+        }
+        for ((kind, outcome), times) in &self.outcomes {
+            line(&format!("{times:>12}  {kind}: {outcome}"));
         }
         let (what, count) = self.visited;
         let (took, processor) = (self.took.as_secs_f64(), self.processor_seconds);
@@ -65,6 +74,11 @@ impl Report {
             result("processor time", "seconds", json!(self.processor_seconds)),
         ];
         results.extend(self.counts.iter().map(|(what, times)| result(what, "count", json!(times))));
+        let outcomes = self.outcomes.iter();
+        results
+            .extend(outcomes.map(|((kind, outcome), times)| {
+                result(&format!("{kind}: {outcome}"), "count", json!(times))
+            }));
         results
     }
 }

@@ -13,6 +13,7 @@ use crate::handle::Tally;
 use crate::scenario::{Scenario, Weather};
 use crate::trace::{Trace, Violation};
 use crate::twin;
+use crate::verdict;
 use crate::world::World;
 use crate::zone::{Zone, Zones};
 
@@ -70,13 +71,14 @@ pub(crate) fn finish(world: &mut World<'_>) -> Result<(), Violation> {
     let end = twin::End::of(&database);
     match database.checkpoint() {
         Ok(()) => {}
-        Err(error) if world.harm.damaged || world.scenario.size_limit.is_some() => {
+        Err(error) => {
             world.trace.note(&[11], || format!("the last checkpoint: {error}"));
+            let _refusal = verdict::of_call(&error, &rig.tap.harm())?;
+            world.tally.count("last checkpoint: failed");
             drop(database);
             world.put_away(rig);
             return Ok(());
         }
-        Err(error) => return Err(Violation::new(format!("the last checkpoint, without any fault: {error}"))),
     }
     let end = end.with(&database);
     drop(database);
@@ -90,7 +92,7 @@ pub(crate) fn finish(world: &mut World<'_>) -> Result<(), Violation> {
 fn rot_at_rest(world: &mut World<'_>) {
     let zone = match world.rng.u8(0..6) {
         0 => Zone::Superblock,
-        1..=2 if world.harm.ring_places == 0 => Zone::Ring,
+        1..=2 if world.harm.ring_places() == 0 => Zone::Ring,
         _ => Zone::Grid,
     };
     let size = understory_format::u64_of(world.image.len());
@@ -105,6 +107,7 @@ fn rot_at_rest(world: &mut World<'_>) {
     let rot = fault::rot(&mut world.rng);
     world.trace.note(&[12], || format!("-- at rest: {rot:?} at {at} and {other}, in {zone:?}"));
     let sector = |at: usize| at..at + SECTOR;
+    let bytes_of = |at: usize| understory_format::u64_of(at)..understory_format::u64_of(at + SECTOR);
     let Some(bytes) = world.image.get_mut(sector(at)) else { return };
     match rot {
         Rot::Bit => {
@@ -127,9 +130,8 @@ fn rot_at_rest(world: &mut World<'_>) {
         }
     }
     world.tally.count("rot at rest");
-    world.harm.damaged = true;
-    if zone == Zone::Ring {
-        world.harm.ring_places += if rot == Rot::Swap { 2 } else { 1 };
+    world.harm.change(bytes_of(at));
+    if rot == Rot::Swap {
+        world.harm.change(bytes_of(other));
     }
-    world.harm.superblock_damaged |= zone == Zone::Superblock;
 }

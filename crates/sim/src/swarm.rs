@@ -39,6 +39,8 @@ pub(crate) struct Findings {
     pub(crate) counts: BTreeMap<&'static str, u64>,
     /// Seeds that failed, with what was wrong.
     pub(crate) failures: BTreeMap<u64, String>,
+    /// What tells the runs of those seeds from others.
+    pub(crate) digests: BTreeMap<u64, u64>,
     /// Real time that it took.
     pub(crate) took: Duration,
 }
@@ -67,6 +69,7 @@ struct Swarm<'a> {
     is_over: AtomicBool,
     tally: Arc<Tally>,
     failures: Mutex<BTreeMap<u64, String>>,
+    digests: Mutex<BTreeMap<u64, u64>>,
     /// What each worker is at, and since when.
     at: Vec<Mutex<Option<(u64, Instant)>>>,
     start: Instant,
@@ -84,6 +87,7 @@ pub(crate) fn run(extent: Extent, before: &[u64], progress: &mut dyn FnMut(u64, 
         is_over: AtomicBool::new(false),
         tally: Arc::default(),
         failures: Mutex::default(),
+        digests: Mutex::default(),
         at: (0..extent.workers).map(|_| Mutex::new(None)).collect(),
         start: Instant::now(),
     };
@@ -102,6 +106,7 @@ pub(crate) fn run(extent: Extent, before: &[u64], progress: &mut dyn FnMut(u64, 
         steps: swarm.steps.load(Ordering::Relaxed),
         counts: swarm.tally.counts(),
         failures: swarm.failures.into_inner(),
+        digests: swarm.digests.into_inner(),
         took: swarm.start.elapsed(),
     }
 }
@@ -111,9 +116,11 @@ impl Swarm<'_> {
     fn work(&self, at: &Mutex<Option<(u64, Instant)>>) {
         while let Some(seed) = self.take() {
             *at.lock() = Some((seed, Instant::now()));
-            match one(seed, &self.tally) {
+            let trace = Arc::new(Trace::quiet());
+            match one(seed, &trace, &self.tally) {
                 Ok(outcome) => drop(self.steps.fetch_add(outcome.steps, Ordering::Relaxed)),
                 Err(Violation(words)) => {
+                    let _none = self.digests.lock().insert(seed, trace.digest());
                     let mut failures = self.failures.lock();
                     failures.insert(seed, words);
                     if failures.len() >= self.extent.failures_max {
@@ -158,8 +165,8 @@ impl Swarm<'_> {
 }
 
 /// Runs one seed, some of them twice.
-fn one(seed: u64, tally: &Arc<Tally>) -> Result<Outcome, Violation> {
-    let outcome = guarded(seed, &Arc::new(Trace::quiet()), tally)?;
+fn one(seed: u64, trace: &Arc<Trace>, tally: &Arc<Tally>) -> Result<Outcome, Violation> {
+    let outcome = guarded(seed, trace, tally)?;
     if seed.is_multiple_of(TWICE) {
         let again = guarded(seed, &Arc::new(Trace::quiet()), &Arc::default())?;
         if again != outcome {

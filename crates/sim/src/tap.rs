@@ -4,7 +4,7 @@
 //! - An operation is forwarded once, or refused here.
 //!
 //! # Not here
-//! Which faults: `fault`. What a crash keeps: the simulated storage.
+//! Which faults: `fault`. What they harm: `harm`. What a crash keeps: the simulated storage.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,38 +16,13 @@ use understory_io::{
     Buffer, Completion, Counters, IoCause, IoError, Operation, SECTOR, SimFault, SimStorage, Storage, Ticket,
     WriteParts, write_size,
 };
+use understory_testkit::records::mix;
 
 use crate::fault::{Fault, Rot, Target, Trigger};
+use crate::harm::Harm;
 use crate::trace::Trace;
 use crate::watch::Watch;
 use crate::zone::{Zone, Zones};
-
-/// What went wrong with the storage so far in a life. The oracle allows what follows from it, and nothing else.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Harm {
-    /// The machine crashed.
-    pub(crate) crashed: bool,
-    /// A read failed, once.
-    pub(crate) read_failed: bool,
-    /// A write, a sync or a growth failed.
-    pub(crate) write_failed: bool,
-    /// There was no space, for a while.
-    pub(crate) was_full: bool,
-    /// Bytes of the file are not what was written.
-    pub(crate) damaged: bool,
-    /// In so many places bytes of the ring, since it was last read from end to end.
-    pub(crate) ring_places: usize,
-    /// So are bytes of the superblock's copies.
-    pub(crate) superblock_damaged: bool,
-}
-
-impl Harm {
-    /// What of it is still so after a restart.
-    pub(crate) fn that_lasts(self) -> Self {
-        let Self { damaged, ring_places, superblock_damaged, .. } = self;
-        Self { damaged, ring_places, superblock_damaged, ..Self::default() }
-    }
-}
 
 /// The storage of one life.
 #[derive(Debug)]
@@ -64,6 +39,10 @@ struct State {
     triggers: Vec<Trigger>,
     counts: BTreeMap<Target, u64>,
     harm: Harm,
+    /// So much of what befell operations is part of it.
+    befallen_count: usize,
+    /// Somebody cut the file: until it is looked at and as long as it should be, no more superblocks may be written.
+    superblocks_max: Option<usize>,
     /// The copy of the superblock that faults may befall.
     copy: u8,
     rng: fastrand::Rng,
@@ -80,6 +59,8 @@ enum Course {
     Forward,
     /// A read of other bytes.
     Elsewhere(u64),
+    /// A read that gives one bit wrong.
+    Flip,
     Fail(IoCause),
 }
 
@@ -94,13 +75,14 @@ impl Tap {
         trace: Arc<Trace>,
         watch: Arc<Mutex<Watch>>,
     ) -> Self {
-        let rng = fastrand::Rng::with_seed(u64::from(copy) ^ inner.scheduler().trace_hash());
         let state = State {
             triggers,
             counts: BTreeMap::new(),
             harm,
+            befallen_count: 0,
+            superblocks_max: None,
             copy,
-            rng,
+            rng: fastrand::Rng::with_seed(0),
             refusals: 0,
             targets: Vec::new(),
             events: BTreeMap::new(),
@@ -108,16 +90,42 @@ impl Tap {
         Self { inner, zones, trace, watch, state: Mutex::new(state) }
     }
 
+    /// The same; where faults hit follows from a seed, and from when they come: a fault that comes at each operation in
+    /// turn ought not to hit one place only.
+    pub(crate) fn with_seed(mut self, seed: u64) -> Self {
+        let state = self.state.get_mut();
+        let seed = state.triggers.iter().fold(seed, |seed, trigger| mix(seed ^ trigger.at));
+        state.rng = fastrand::Rng::with_seed(mix(seed));
+        self
+    }
+
     /// What went wrong so far.
     pub(crate) fn harm(&self) -> Harm {
-        let mut harm = self.state.lock().harm;
-        harm.crashed = self.inner.is_crashed();
-        harm
+        let mut state = self.state.lock();
+        self.learn(&mut state);
+        state.harm.crashed = self.inner.is_crashed();
+        state.harm.clone()
+    }
+
+    /// Whether the machine crashed.
+    pub(crate) fn is_crashed(&self) -> bool {
+        self.inner.is_crashed()
     }
 
     /// The ring was read from end to end, and is as it should be.
     pub(crate) fn ring_is_good(&self) {
-        self.state.lock().harm.ring_places = 0;
+        let mut state = self.state.lock();
+        self.learn(&mut state);
+        state.harm.ring_is_good();
+    }
+
+    /// What befell operations is known only when they end: another one may have come before the one that was meant.
+    fn learn(&self, state: &mut State) {
+        let befallen = self.inner.befallen();
+        for befallen in befallen.iter().skip(state.befallen_count) {
+            state.harm.befell(befallen);
+        }
+        state.befallen_count = befallen.len();
     }
 
     /// What each operation was, in order.
@@ -137,6 +145,7 @@ impl Tap {
             Operation::Read => Target::Read,
             Operation::Write => Target::Write(self.zones.of(offset)),
             Operation::Sync => Target::Sync,
+            Operation::Check => Target::Check,
             _ => Target::Grow,
         };
         let due = self.state.lock().due(target);
@@ -153,7 +162,6 @@ impl Tap {
     #[expect(clippy::too_many_lines, reason = "an arm for each fault, and nothing else")]
     fn befall(&self, fault: Fault, target: Target, offset: u64, size: usize) -> Option<Course> {
         let number = self.inner.operations();
-        let here = self.zones.of(offset);
         let is_spared = matches!(target, Target::Write(Zone::Superblock)) && !self.is_fair(offset);
         let mut state = self.state.lock();
         match fault {
@@ -167,7 +175,6 @@ impl Tap {
                 } else {
                     "failed write, sync or growth"
                 });
-                state.failed(target);
                 if matches!(target, Target::Write(_) | Target::Sync) {
                     self.inner.inject(number, cause);
                     return None;
@@ -177,27 +184,27 @@ impl Tap {
             Fault::Lose | Fault::Misdirect(_) | Fault::Flip if is_spared => {}
             Fault::Lose => {
                 state.count("lost write");
-                state.damage(&[here]);
                 self.inner.lose(number);
             }
             Fault::Misdirect(zone) => {
                 if let Some(to) = self.place(&mut state, zone) {
                     state.count("misdirected write");
-                    state.damage(&[here, zone]);
                     self.inner.misdirect(number, to);
                 }
             }
             Fault::Flip => {
                 state.count("flipped bit in a read or write");
-                state.damage(&[self.zones.of(offset)]);
+                if target == Target::Read {
+                    return Some(Course::Flip);
+                }
                 self.inner.befall(number, SimFault::Flip);
             }
             Fault::Unreadable(zone) => {
                 if let Some(place) = self.place(&mut state, zone) {
                     state.count("unreadable sector");
-                    state.damage(&[zone]);
-                    state.harm.read_failed = true;
-                    self.inner.add_unreadable(place..place + 1);
+                    let sector = place..place + understory_format::u64_of(SECTOR);
+                    self.inner.add_unreadable(sector.clone());
+                    state.harm.hide(sector);
                 }
             }
             Fault::MisdirectRead => return self.misdirect_read(&mut state, offset, size),
@@ -213,13 +220,15 @@ impl Tap {
             }
             Fault::Hang => {
                 state.count("operation that hangs");
-                state.failed(target);
                 self.inner.befall(number, SimFault::Hang);
             }
             Fault::Cut(zone) => {
                 if let Some(place) = self.place(&mut state, zone) {
                     state.count("file cut");
-                    state.damage(&[zone]);
+                    // One may be on its way, after the look that comes before it.
+                    let superblocks = self.watch.lock().superblocks();
+                    state.superblocks_max.get_or_insert(superblocks + 1);
+                    state.harm.cut(place);
                     self.inner.cut(place);
                 }
             }
@@ -253,7 +262,6 @@ impl Tap {
             return None;
         }
         state.count("misdirected read");
-        state.damage(&[self.zones.of(offset)]);
         Some(Course::Elsewhere(to))
     }
 
@@ -273,9 +281,10 @@ impl Tap {
             Rot::Zero => "zeroed sector",
             Rot::Swap => "swapped sectors",
         });
-        state.damage(&[zone]);
+        let sector = |place: u64| place..place + understory_format::u64_of(SECTOR);
+        state.harm.change(sector(place));
         if rot == Rot::Swap {
-            state.damage(&[zone]);
+            state.harm.change(sector(other));
         }
         let bit = (state.rng.usize(0..SECTOR), 1 << state.rng.u8(0..8));
         rot_image(&self.inner, place, other, rot, bit);
@@ -323,20 +332,6 @@ impl State {
         due
     }
 
-    fn failed(&mut self, target: Target) {
-        if target == Target::Read {
-            self.harm.read_failed = true;
-        } else {
-            self.harm.write_failed = true;
-        }
-    }
-
-    fn damage(&mut self, zones: &[Zone]) {
-        self.harm.damaged = true;
-        self.harm.ring_places += zones.iter().filter(|zone| **zone == Zone::Ring).count();
-        self.harm.superblock_damaged |= zones.contains(&Zone::Superblock);
-    }
-
     fn count(&mut self, what: &'static str) {
         *self.events.entry(what).or_default() += 1;
     }
@@ -354,6 +349,10 @@ impl Storage for Tap {
                 self.inner.misdirect(self.inner.operations(), to);
                 self.inner.read(offset, buffer)
             }
+            Course::Flip => {
+                self.inner.befall(self.inner.operations(), SimFault::Flip);
+                self.inner.read(offset, buffer)
+            }
             Course::Fail(cause) => {
                 self.inner.inject(self.inner.operations(), cause);
                 self.inner.read(offset, buffer)
@@ -366,8 +365,14 @@ impl Storage for Tap {
         if let Some(part) = parts.first() {
             match self.zones.of(offset) {
                 Zone::Superblock => {
-                    let is_damaged = self.state.lock().harm.superblock_damaged;
-                    let words = self.watch.lock().superblock(offset, part.bytes(), is_damaged);
+                    let is_damaged = self.harm().was_superblock_hit();
+                    let most = self.state.lock().superblocks_max;
+                    let mut watch = self.watch.lock();
+                    let words = watch.superblock(offset, part.bytes(), is_damaged);
+                    if most.is_some_and(|most| watch.superblocks() > most) {
+                        watch.violate("a superblock is written to a file that somebody cut".to_owned());
+                    }
+                    drop(watch);
                     self.trace.note(&[], || format!("      {words}"));
                 }
                 // All of a group is in the buffer, also if the ring ends inside it.
@@ -384,11 +389,26 @@ impl Storage for Tap {
     }
 
     fn read_now(&self, offset: u64, buffer: Buffer) -> Completion {
-        match self.course(Operation::Read, offset, buffer.len()) {
+        let size = buffer.len();
+        let course = self.course(Operation::Read, offset, size);
+        if !matches!(course, Course::Forward) {
+            // Between asking for it and doing it others may do something, so that the storage cannot be told which.
+            self.state.lock().harm.hide(offset..offset + understory_format::u64_of(size));
+        }
+        match course {
             Course::Forward => self.inner.read_now(offset, buffer),
             Course::Elsewhere(to) => {
                 let buffer = self.filled(to, buffer);
                 Completion { result: Ok(()), buffer: Some(buffer) }
+            }
+            Course::Flip => {
+                let mut completion = self.inner.read_now(offset, buffer);
+                let bit = self.state.lock().rng.usize(0..size * 8);
+                let byte = completion.buffer.as_mut().and_then(|buffer| buffer.get_mut(bit / 8));
+                if let Some(byte) = byte {
+                    *byte ^= 1 << (bit % 8);
+                }
+                completion
             }
             Course::Fail(cause) => {
                 let error = IoError::new(Operation::Read, offset, cause);
@@ -399,10 +419,11 @@ impl Storage for Tap {
 
     fn grow(&self, size: u64) -> Result<(), IoError> {
         let course = self.course(Operation::Grow, size, 0);
+        let mut state = self.state.lock();
         if let Course::Fail(cause) = course {
+            state.harm.write_failed = true;
             return Err(IoError::new(Operation::Grow, size, cause));
         }
-        let mut state = self.state.lock();
         if state.refusals > 0 && size > self.inner.size() {
             state.refusals -= 1;
             state.count("refused growth");
@@ -438,6 +459,18 @@ impl Storage for Tap {
     fn truncate(&self, size: u64) -> Result<(), IoError> {
         let _course = self.course(Operation::Truncate, size, 0);
         self.inner.truncate(size)
+    }
+
+    fn check(&self) -> Result<(), IoError> {
+        if let Course::Fail(cause) = self.course(Operation::Check, 0, 0) {
+            self.state.lock().harm.write_failed = true;
+            return Err(IoError::new(Operation::Check, 0, cause));
+        }
+        let result = self.inner.check();
+        // What is written behind the new end makes it look whole again.
+        let superblocks = result.is_err().then(|| self.watch.lock().superblocks());
+        self.state.lock().superblocks_max = superblocks;
+        result
     }
 
     fn counters(&self) -> Counters {

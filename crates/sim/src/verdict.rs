@@ -1,14 +1,18 @@
 //! Whether an error is one that what happened to the storage explains, and what it means for what was asked.
 //!
 //! # Not here
-//! What happened: `tap` keeps it as [`Harm`].
+//! What happened, and where: `harm`.
 
 use understory::{Error, Failure, GridError, JournalError};
-use understory_io::{IoCause, IoError};
+use understory_format::{BlockAddress, Corruption, Place};
+use understory_io::{IoCause, IoError, Operation};
 
-use crate::tap::Harm;
+use crate::harm::Harm;
 use crate::trace::Violation;
 use crate::tree::ReadError;
+
+/// A file opens as long as fewer copies of its superblock are harmed.
+const SUPERBLOCKS_LOST: usize = 3;
 
 /// What an error means for a commit or a call that moves the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,25 +112,51 @@ fn is_explained(error: &Error, harm: &Harm) -> bool {
         Error::OutOfSpace { .. } => harm.was_full || harm.crashed,
         #[expect(clippy::wildcard_enum_match_arm, reason = "what is left is never explained by the storage")]
         Error::CommitUnknown { cause, .. } | Error::Poisoned { cause } => match cause {
-            Failure::Io(error) | Failure::Unreadable { source: error, .. } => is_io_explained(error, harm),
-            Failure::Corrupt(_) => harm.damaged,
+            Failure::Io(error) => is_io_explained(error, harm),
+            Failure::Unreadable { address, source } => is_read_explained(*address, source, harm),
+            Failure::Corrupt(corruption) => is_corruption_explained(corruption, harm),
             Failure::OutOfSpace { .. } => harm.was_full,
             _ => false,
         },
-        Error::Corrupt(_) | Error::JournalDamaged { .. } => harm.damaged,
-        Error::Unusable { source, .. } =>
-        {
-            #[expect(clippy::wildcard_enum_match_arm, reason = "what is left is what damage leads to")]
-            match source {
-                GridError::Io(error) | GridError::Unreadable { source: error, .. } => {
-                    is_io_explained(error, harm)
-                }
-                _ => harm.damaged,
-            }
+        Error::Corrupt(corruption) => is_corruption_explained(corruption, harm),
+        Error::JournalDamaged { source: JournalError::Damaged { position, .. }, .. } => {
+            harm.is_group_hit(*position)
         }
-        Error::Io(error) | Error::Unreadable { source: error, .. } => is_io_explained(error, harm),
+        Error::Unusable { source, .. } => is_refusal_explained(source, harm),
+        Error::Io(error) => is_io_explained(error, harm),
+        Error::Unreadable { address, source } => is_read_explained(*address, source, harm),
         _ => false,
     }
+}
+
+/// Whether a file that is none of ours, or none any more, is so because of what happened.
+fn is_refusal_explained(error: &GridError, harm: &Harm) -> bool {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "what is left does not follow from what befalls storage"
+    )]
+    match error {
+        GridError::Io(error) => is_io_explained(error, harm),
+        GridError::Unreadable { address, source } => is_read_explained(*address, source, harm),
+        GridError::Corrupt(corruption) => is_corruption_explained(corruption, harm),
+        GridError::Truncated { .. } => harm.is_cut(),
+        GridError::QuorumLost { .. } | GridError::NotUnderstory => harm.superblocks_hit() >= SUPERBLOCKS_LOST,
+        _ => false,
+    }
+}
+
+/// Whether what an error calls damaged was harmed. One that does not say what it is about is never explained.
+fn is_corruption_explained(corruption: &Corruption, harm: &Harm) -> bool {
+    match corruption.place {
+        Place::Block(address) | Place::Page(address, _) => harm.is_block_hit(address),
+        Place::Superblock { .. } => harm.superblocks_hit() >= SUPERBLOCKS_LOST,
+        Place::Unplaced | _ => false,
+    }
+}
+
+/// Whether a block that cannot be read is one that was harmed.
+fn is_read_explained(address: BlockAddress, error: &IoError, harm: &Harm) -> bool {
+    is_io_explained(error, harm) && (harm.crashed || harm.is_block_hit(address))
 }
 
 fn is_io_explained(error: &IoError, harm: &Harm) -> bool {
@@ -137,8 +167,11 @@ fn is_io_explained(error: &IoError, harm: &Harm) -> bool {
     match error.source {
         IoCause::Crashed => harm.crashed,
         IoCause::NoSpace => harm.was_full,
-        IoCause::Truncated => harm.damaged,
-        IoCause::Os(_) | IoCause::TimedOut => harm.read_failed || harm.write_failed,
+        IoCause::Truncated => harm.is_cut(),
+        IoCause::Os(_) | IoCause::TimedOut if error.operation == Operation::Read => {
+            harm.is_byte_hit(error.offset)
+        }
+        IoCause::Os(_) | IoCause::TimedOut => harm.write_failed,
         _ => false,
     }
 }

@@ -83,6 +83,11 @@ impl Watch {
         }
     }
 
+    /// Superblocks that were written since the file was made.
+    pub(crate) fn superblocks(&self) -> usize {
+        self.superblocks.len()
+    }
+
     /// Kinds of the ops that were journaled since the last call.
     pub(crate) fn take_kinds(&mut self) -> BTreeMap<u64, RecordKind> {
         std::mem::take(&mut self.kinds)
@@ -113,7 +118,8 @@ impl Watch {
         self.violation.as_ref()
     }
 
-    fn violate(&mut self, words: String) {
+    /// A rule was broken.
+    pub(crate) fn violate(&mut self, words: String) {
         let _first = self.violation.get_or_insert(Violation::new(words));
     }
 }

@@ -14,8 +14,9 @@ use understory_io::{Executor, InlineExecutor, SimExecutor, SimOptions, SimStorag
 use crate::book::Book;
 use crate::fault::{Target, Trigger};
 use crate::handle::Tally;
+use crate::harm::Harm;
 use crate::scenario::Scenario;
-use crate::tap::{Harm, Tap};
+use crate::tap::Tap;
 use crate::trace::{Trace, Violation};
 use crate::watch::Watch;
 use crate::zone::Zones;
@@ -91,7 +92,7 @@ impl<'a> World<'a> {
             watch: Arc::new(Mutex::new(Watch::new(&scenario.geometry))),
             trace: Arc::clone(trace),
             tally: Arc::clone(tally),
-            harm: Harm::default(),
+            harm: Harm::new(&scenario.geometry),
             is_lost: false,
             memory: least_memory(scenario)? + scenario.memory_spare,
             steps: 0,
@@ -109,12 +110,13 @@ impl<'a> World<'a> {
     /// A machine over the file, with these faults to come.
     pub(crate) fn rig(&mut self, triggers: Vec<Trigger>) -> Rig {
         let image = std::mem::take(&mut self.image);
+        let mut harm = self.harm.that_lasts();
+        harm.was_full = self.scenario.size_limit.is_some();
         let seed = self.rng.u64(..);
         let rig = Rig::new(image, seed, |storage| {
             let zones = Zones::new(&self.scenario.geometry);
             let (trace, watch) = (Arc::clone(&self.trace), Arc::clone(&self.watch));
-            let was_full = self.scenario.size_limit.is_some();
-            Tap::new(storage, zones, triggers, self.copy, Harm { was_full, ..self.harm }, trace, watch)
+            Tap::new(storage, zones, triggers, self.copy, harm, trace, watch).with_seed(seed)
         });
         rig.storage.scheduler().set_preempt_percent(self.rng.u32(0..40));
         match self.rng.u8(0..4) {

@@ -221,6 +221,21 @@ impl Database {
         self.sequencer.with_applier(|applier| look(applier.forest()))
     }
 
+    /// Commits one op that moves the clock and has no effects: the end of a half-bar, a drain or a settling. For tools
+    /// that repeat what another file did, op by op. No part of the promise of semver.
+    ///
+    /// # Errors
+    /// As [`checkpoint`](Self::checkpoint).
+    ///
+    /// # Panics
+    /// If the kind is that of a batch.
+    #[doc(hidden)]
+    pub fn move_clock(&self, kind: RecordKind) -> Result<Op, Error> {
+        assert!(kind != RecordKind::Batch, "a batch has effects");
+        self.check_writable()?;
+        self.sequencer.run(kind)
+    }
+
     fn tree<R: Record>(&self) -> Result<&Tree<R>, Error> {
         self.sequencer.trees().tree().ok_or(Error::UnknownTree { name: R::NAME })
     }

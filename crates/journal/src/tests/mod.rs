@@ -54,7 +54,7 @@ fn fresh() -> Start {
 fn scan_quietly(machine: &Machine, geometry: &Geometry, start: &Start) -> Result<Head, JournalError> {
     let mut done = 0;
     scan(machine, geometry, start, &mut |progress| {
-        assert!(progress.done >= done || progress.done <= geometry.journal_size);
+        assert!(progress.done >= done && progress.done <= geometry.journal_size);
         assert_eq!(progress.total, geometry.journal_size);
         done = progress.done;
     })
