@@ -26,11 +26,13 @@
 //! Key order, level policy and the in-memory manifests (crate `manifest`); re-appending records of old blocks
 //! so that mixed blocks can be released too.
 
+mod compaction;
 mod error;
 mod extents;
 mod history;
 mod log;
 mod open;
+mod pace;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
