@@ -160,7 +160,8 @@ impl ManifestLog {
         records.retain(|record| extents.get(record.edit.table.index.address) == Some(record.extent));
         let mut found = records.chunk_by(|a, b| a.extent.sequence == b.extent.sequence);
         for block in &plan.blocks {
-            let count = found.next().filter(|of| of.iter().all(|record| block.holds(record))).map_or(0, <[_]>::len);
+            let count =
+                found.next().filter(|of| of.iter().all(|record| block.holds(record))).map_or(0, <[_]>::len);
             if u64_of(count) != u64::from(block.live) {
                 let expected = Expected::Exactly(block.live.into());
                 let error = Corruption::new("live_record_count", expected, u64_of(count).into());

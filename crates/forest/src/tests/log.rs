@@ -70,10 +70,16 @@ fn the_log_stays_bounded_beside_cold_tables() {
     }
     assert_eq!(cold(&rig), tables, "they are still there");
     assert_ne!(rig.forest.log.extent(tables[0]), before, "and the log has written about them again");
-    assert!(most > 2 * blocks_of(u64::try_from(COLD).unwrap()), "it is not rewritten all the time: {most} blocks");
+    assert!(
+        most > 2 * blocks_of(u64::try_from(COLD).unwrap()),
+        "it is not rewritten all the time: {most} blocks"
+    );
     let (_, edits) = super::watch::read_log(&rig.forest);
     let updates = edits.iter().filter(|edit| tables.contains(&edit.table.index.address));
-    assert!(updates.clone().count() == tables.len() && updates.into_iter().all(|edit| edit.kind == EditKind::Update));
+    assert!(
+        updates.clone().count() == tables.len()
+            && updates.into_iter().all(|edit| edit.kind == EditKind::Update)
+    );
     rig.model.check(&rig.forest).unwrap();
 }
 

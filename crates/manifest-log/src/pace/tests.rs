@@ -91,7 +91,6 @@ impl Counts {
     }
 }
 
-
 /// A log of `tables` that never change; then the same `edits` in each half-bar, all of one hot table, until the worst is
 /// over. In per cent of the bound.
 fn cold(capacity: u64, tables: u64, edits: u64, checkpoints: bool) -> u64 {
@@ -123,7 +122,7 @@ fn the_bound_is_nearly_reached() {
 }
 
 /// What an adversary does for a while.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mood {
     Insert,
     Remove,
@@ -151,10 +150,12 @@ fn the_bound_is_not_passed() {
             let checkpoints = rng.u8(..3);
             let edits_max = rng.u64(..edits_cap);
             for _ in 0..rng.u64(1..40) {
-                let edits = match mood {
-                    Mood::Idle => 0,
-                    _ if rng.bool() => edits_max,
-                    _ => rng.u64(..=edits_max),
+                let edits = if mood == Mood::Idle {
+                    0
+                } else if rng.bool() {
+                    edits_max
+                } else {
+                    rng.u64(..=edits_max)
                 };
                 let edit = |counts: &Counts| act(mood, counts, tables_cap, &mut rng);
                 counts.half_bar(edits_max, edits, edit, checkpoints > 0);

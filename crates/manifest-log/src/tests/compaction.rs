@@ -250,7 +250,10 @@ fn the_order_of_calls_is_asserted() {
     for calls in ["cc", "psjac", "pnsnjjnapsja", "psjapsjacc"] {
         in_order(calls);
     }
-    for calls in ["s", "j", "a", "n", "pp", "pj", "pa", "pc", "pss", "psc", "psp", "psjp", "psjc", "psjs", "psjaa", "psjaj"] {
+    for calls in [
+        "s", "j", "a", "n", "pp", "pj", "pa", "pc", "pss", "psc", "psp", "psjp", "psjc", "psjs", "psjaa",
+        "psjaj",
+    ] {
         let panicked = std::panic::catch_unwind(|| in_order(calls)).is_err();
         assert!(panicked, "{calls}");
         in_order(&calls[..calls.len() - 1]);

@@ -108,7 +108,10 @@ impl History {
         let room = self.tables_max.saturating_sub(newest.len());
         let any = |rng: &mut Rng, kind| (kind, rng.choice(newest.iter()).copied());
         let once = |rng: &mut Rng, kind, most: usize| -> Vec<_> {
-            rng.choose_multiple(newest.iter(), most).into_iter().map(|address| (kind, Some(*address))).collect()
+            rng.choose_multiple(newest.iter(), most)
+                .into_iter()
+                .map(|address| (kind, Some(*address)))
+                .collect()
         };
         if newest.is_empty() && self.mood != Mood::Idle {
             return vec![(EditKind::Insert, None); full];
