@@ -1,6 +1,7 @@
 //! The manifest log beside tables that stay for ever.
 
-use understory_format::{BlockAddress, EditKind, Place};
+use understory_format::{BlockAddress, EditKind, Place, u64_of};
+use understory_grid::GridError;
 use understory_testkit::{Item, Pair};
 
 use super::{Rig, geometry};
@@ -80,6 +81,43 @@ fn the_log_stays_bounded_beside_cold_tables() {
         updates.clone().count() == tables.len()
             && updates.into_iter().all(|edit| edit.kind == EditKind::Update)
     );
+    rig.model.check(&rig.forest).unwrap();
+}
+
+/// What the log takes at the end of the half-bar.
+fn addresses(rig: &Rig) -> usize {
+    rig.forest.log.addresses_max().try_into().unwrap()
+}
+
+/// What the log keeps of old blocks is admitted with the rest of the half-bar (R16).
+#[test]
+fn a_half_bar_is_admitted_with_what_the_log_keeps() {
+    let mut rig = with_cold_tables();
+    let mut kept = 0;
+    for bar in 0..80 {
+        hot_bar(&mut rig, bar, true).unwrap();
+        for _ in 0..3 {
+            rig.put::<Pair>(bar % 7, false);
+            rig.close(false).unwrap();
+        }
+        // Somebody takes all room but what the end of this half-bar needs.
+        rig.sim.set_size_limit(Some(rig.forest.grid().machine().storage.size()));
+        let mut taken: Vec<_> = (0..).map_while(|_| rig.forest.grid().reserve(1).ok()).collect();
+        let room = taken.split_off(taken.len() - 8 - addresses(&rig));
+        room.into_iter().for_each(|reservation| rig.forest.grid().forfeit(reservation));
+        rig.close(false).unwrap();
+        let error = rig.forest.admit().unwrap_err();
+        let ForestError::Grid(GridError::OutOfSpace { needed, .. }) = error else { panic!("{error}") };
+        let (blocks, edits) = rig.forest.half_bar.bounds();
+        let own = 2 * rig.forest.grid().own_block_count();
+        // The checkpoint may take eight more than twice what it takes now.
+        assert_eq!(needed, blocks + u64_of(addresses(&rig)) + own + 8);
+        kept += u32::from(u64_of(addresses(&rig)) > 2 * blocks_of(edits));
+        taken.into_iter().for_each(|reservation| rig.forest.grid().forfeit(reservation));
+        rig.sim.set_size_limit(None);
+        rig.forest.admit().unwrap();
+    }
+    assert!(kept > 2, "{kept} times with records to be kept");
     rig.model.check(&rig.forest).unwrap();
 }
 
