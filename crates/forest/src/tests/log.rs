@@ -139,7 +139,10 @@ fn compaction_of_the_log_meets_damage() {
         let all: Vec<_> = (0..).map_while(|_| rig.forest.grid().buffer().ok()).collect();
         drop(all);
         match hot_bar(&mut rig, bar, false) {
-            Ok(()) => bar += 1,
+            Ok(()) => {
+                bar += 1;
+                assert!(bar < 300, "its turn comes");
+            }
             Err(error) => break error,
         }
     };
