@@ -7,7 +7,7 @@ use understory_format::{
     Beat, BlockAddress, BlockKind, EditKind, ManifestBlockView, ManifestEdit, Place, TwinRef,
 };
 use understory_grid::GridError;
-use understory_io::{IoCause, Machine};
+use understory_io::{CrashPolicy, IoCause, Machine};
 
 use super::damage::forge;
 use super::{CAPACITY, Harness, geometry, inserting, open_grid};
@@ -210,6 +210,32 @@ fn without_space_a_half_bar_does_not_end() {
         harness.checkpoint().unwrap()
     };
     assert_eq!(run(false), run(true));
+}
+
+/// The machine stops at any operation of a half-bar that gives up blocks, and of the checkpoint behind it.
+#[test]
+fn a_crash_at_any_operation_leaves_the_log_before_or_after() {
+    let (mut crashed, mut after) = (0, 0);
+    for at in 0.. {
+        let (mut harness, _) = cold();
+        let (number, before) = (harness.grid.checkpoint_state().number, harness.live.clone());
+        let base = harness.storage.operations();
+        harness.storage.crash_at(base + at, CrashPolicy::KeepSubset(at));
+        let done = half_bar(&mut harness).and_then(|()| half_bar(&mut harness));
+        let done = done.and_then(|()| harness.checkpoint().map(drop));
+        if !harness.storage.is_crashed() {
+            break;
+        }
+        crashed += 1;
+        let reopened = Harness::reopen(harness.storage.image(), at).unwrap();
+        reopened.check();
+        let is_after = reopened.grid.checkpoint_state().number > number;
+        assert!(is_after || done.is_err(), "crash at {at}: an acknowledged checkpoint is there");
+        let (live, blocks) = if is_after { (&harness.live, 6) } else { (&before, 14) };
+        assert_eq!((&reopened.live, reopened.log.block_count()), (live, blocks), "crash at {at}");
+        after += u32::from(is_after);
+    }
+    assert!(crashed > 15 && after > 0, "{crashed} operations, {after} behind the new root");
 }
 
 #[test]
