@@ -43,6 +43,7 @@ impl Watch {
         assert_eq!(released(forest), self.released.keys().copied().collect());
         assert_eq!(tables(forest), self.tables);
         check_owners(forest);
+        check_log(forest);
     }
 
     pub(super) fn after_close(&mut self, before: &Before, forest: &Forest) {
