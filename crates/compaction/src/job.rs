@@ -44,7 +44,7 @@ pub trait Job: Send + Sync + fmt::Debug {
     /// The most addresses that a slice of `quota` values takes from its reservation: the last slice just so
     /// many if nothing is dropped, others up to three fewer, which are for ending a table.
     fn blocks_bound(&self, quota: u64) -> u64;
-    /// The most edits that its outcome has, as long as nothing has been run.
+    /// The most edits that its outcome has: just so many if nothing is dropped.
     fn edits_bound(&self) -> u64;
     /// Consumes exactly `quota` input values; with the last of them, finishes the last output table.
     ///
@@ -152,8 +152,12 @@ impl<R: Record> Job for Compaction<R> {
     }
 
     fn edits_bound(&self) -> u64 {
-        // A move is one edit; each input table is one, and each output has a block at least.
-        1 + u64_of(self.plan.replaced().count()) + self.blocks_bound(self.remaining)
+        if matches!(self.plan.input, Input::Move(_)) {
+            return 1;
+        }
+        // All outputs but the last are full.
+        let outputs = self.plan.input_value_count().div_ceil(self.layout.value_count_max);
+        u64_of(self.plan.replaced().count()) + outputs
     }
 
     fn run(&mut self, quota: u64, reservation: &mut Reservation) -> Result<(), TableError> {

@@ -1,7 +1,7 @@
 //! The forest itself: closes beats, runs what is planned, applies it, and takes checkpoints.
 //!
-//! The close of a beat, in this order (R4): join the work of the beat; at the end of a half-bar apply the
-//! outcomes in (target level, tree) order and log them, release what they replaced, and, at the end of a
+//! The close of a beat, in this order (R4): join the work of the beat; at the end of a half-bar log the outcomes in
+//! (target level, tree) order and compact the log, apply them, release what they replaced, and, at the end of a
 //! first half-bar, free what is due; at the end of a bar swap memtables and, if asked, begin the checkpoint;
 //! at the start of a half-bar plan it; reserve addresses for the next beat's quotas.
 //!
@@ -30,7 +30,7 @@ use understory_format::{
     Beat, BlockAddress, Checksum, Corruption, Expected, Level, LocalState, ManifestEdit, Op, Place, Record,
     TableInfo, TreeId, u64_of,
 };
-use understory_grid::{CheckpointUpdate, Grid, GridError, Reservation};
+use understory_grid::{CheckpointUpdate, Grid, GridError};
 use understory_io::Pool;
 use understory_manifest_log::ManifestLog;
 use understory_table::{Full, Scratch};
@@ -55,7 +55,7 @@ pub struct Forest {
     grid: Arc<Grid>,
     schedule: Schedule,
     trees: Trees,
-    log: ManifestLog,
+    pub(crate) log: ManifestLog,
     /// The beat that is open.
     beat: Beat,
     pub(crate) half_bar: HalfBar,
@@ -183,7 +183,7 @@ impl Forest {
         assert_eq!(self.state, State::Loaded, "a forest begins once");
         self.attempt(|forest| {
             forest.grid.begin(change)?;
-            forest.half_bar = forest.plan();
+            forest.plan();
             Ok(())
         })
     }
@@ -319,14 +319,17 @@ impl Forest {
         if self.admitted {
             return Ok(());
         }
-        let (blocks, edits) = self.half_bar.bounds();
+        let (blocks, _) = self.half_bar.bounds();
         let own = 2 * self.grid.own_block_count() + TRAILER_SPARE;
-        self.promised = blocks + self.log.blocks_for(edits) + own;
+        self.promised = self.log.addresses_max() + blocks + own;
         if let Err(error) = self.grid.back(self.promised) {
             let is_full = matches!(error, GridError::OutOfSpace { .. });
             return if is_full { Err(error.into()) } else { self.attempt(|_| Err(error.into())) };
         }
-        self.attempt(Self::begin_beat)?;
+        self.attempt(|forest| {
+            forest.log.start();
+            forest.begin_beat()
+        })?;
         self.admitted = true;
         Ok(())
     }
@@ -386,6 +389,7 @@ impl Forest {
         let ends_bar = self.schedule.ends_bar(self.beat);
         assert!(root.is_none() || ends_bar, "a checkpoint is the end of a bar");
         self.half_bar.join(&self.grid)?;
+        self.log.join()?;
         for tree in self.trees.iter() {
             tree.close_beat(&mut self.scratch);
         }
@@ -403,7 +407,7 @@ impl Forest {
         let checkpoint = root.map(|root| self.checkpoint(root)).transpose()?;
         if self.schedule.beats_left_in_half(self.beat) == self.schedule.beats_per_half() {
             // It is not admitted yet.
-            self.half_bar = self.plan();
+            self.plan();
             self.admitted = false;
         } else {
             self.begin_beat()?;
@@ -425,7 +429,8 @@ impl Forest {
         Ok(self.half_bar.begin_beat(&self.grid, beats_left)?)
     }
 
-    fn plan(&self) -> HalfBar {
+    /// Freezes what the half-bar that begins compacts: first the trees, then the log, which counts their edits.
+    fn plan(&mut self) {
         let visible = Beat::new(self.beat.get() + self.schedule.beats_per_half());
         let mut jobs = Vec::new();
         for target in self.schedule.targets(self.schedule.half(self.beat)) {
@@ -433,24 +438,19 @@ impl Forest {
                 jobs.extend(tree.plan(target, visible, self.settle));
             }
         }
-        HalfBar::new(jobs)
+        self.half_bar = HalfBar::new(jobs);
+        let (_, edits_max) = self.half_bar.bounds();
+        self.log.plan(edits_max);
     }
 
-    /// Makes the outcomes of the half-bar visible, in order, and logs them. All that has to be read for that
+    /// Logs the outcomes of the half-bar, in order, and makes them visible. All that has to be read for that
     /// is read before anything changes.
     fn apply(&mut self) -> Result<(), ForestError> {
         let finished = std::mem::take(&mut self.half_bar).finish()?;
-        if finished.is_empty() {
-            return Ok(());
-        }
         self.check_released(&finished)?;
-        let edit_count = finished.iter().map(|job| u64_of(job.outcome.edits.len())).sum();
-        self.log.set_beat(self.beat);
-        let mut reservation = self.grid.reserve(self.log.blocks_for(edit_count))?;
-        let applied = finished.iter().try_for_each(|job| self.apply_one(job, &mut reservation));
-        self.grid.forfeit(reservation);
-        applied?;
-        Ok(self.log.flush()?)
+        self.log.apply(self.beat, finished.iter().flat_map(|job| &job.outcome.edits))?;
+        finished.iter().for_each(|job| self.apply_one(job));
+        Ok(())
     }
 
     /// Every block that is to be released is in use and is released once. Which value blocks a table has, only
@@ -467,18 +467,14 @@ impl Forest {
         Err(Corruption::new("address", rule, address.get().into()).at(Place::Block(*address)))
     }
 
-    fn apply_one(&mut self, job: &Finished, reservation: &mut Reservation) -> Result<(), ForestError> {
+    fn apply_one(&mut self, job: &Finished) {
         let Finished { tree: id, target, outcome } = job;
-        for edit in &outcome.edits {
-            self.log.append(*edit, reservation)?;
-        }
         self.trees.by_id(*id).expect("jobs come from the forest's trees").apply(outcome);
         for address in &outcome.released {
             self.grid.release(*address);
         }
         self.rolling_hash.record(self.beat, *id, *target, outcome);
         self.totals.record(outcome);
-        Ok(())
     }
 
     /// Begins to make the state at the end of a bar the durable root.

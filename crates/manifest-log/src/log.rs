@@ -10,30 +10,49 @@ use understory_format::{
 };
 use understory_grid::{Grid, Reservation};
 
+use crate::compaction::{Located, Phase};
 use crate::error::LogError;
 use crate::extents::{Extent, Extents};
+use crate::pace::Pace;
 
 /// Addresses of one block: it is written twice.
 const COPIES: u64 = 2;
 
 /// The durable log of table events of all trees.
 ///
-/// The order of calls: [`ManifestLog::open`] once; then appends, with a reservation of at least
-/// [`ManifestLog::blocks_for`] addresses; a [`ManifestLog::flush`] when a half-bar ends; at a checkpoint
-/// [`ManifestLog::checkpoint`], whose root goes into the grid's checkpoint.
+/// The order of calls: [`ManifestLog::open`] once, if there is a log; then, for each half-bar, [`ManifestLog::plan`] and
+/// [`ManifestLog::start`] when it begins, [`ManifestLog::join`] and [`ManifestLog::apply`] when it ends; between two
+/// half-bars [`ManifestLog::checkpoint`], whose root goes into the grid's checkpoint.
 ///
-/// After an error of the grid that is no damage and no lack of buffers, the grid is poisoned and the log with it.
+/// After an error of the grid that is no damage and no lack of buffers or space, the grid is poisoned and the log with
+/// it.
 pub struct ManifestLog {
     pub(crate) grid: Arc<Grid>,
-    /// Records that a block holds.
-    capacity: usize,
+    pub(crate) pace: Pace,
     /// Closed blocks, oldest first, their sequence numbers ascending by one.
     pub(crate) blocks: VecDeque<ClosedBlock>,
     pub(crate) open: Option<OpenBlock>,
+    /// The records of the open block, none if there is no such; room for one block.
+    pub(crate) entries: Vec<ManifestEdit>,
     pub(crate) extents: Extents,
     /// Of the next block to be opened.
     pub(crate) sequence_next: u64,
-    beat: Beat,
+    pub(crate) beat: Beat,
+    pub(crate) phase: Phase,
+    /// What was read of the blocks that are given up. Its room is that of the largest half-bar so far.
+    pub(crate) records: Vec<Located>,
+    pub(crate) largest: Largest,
+}
+
+/// What the bound of the log depends on, since it was opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Largest {
+    /// Live tables at the start of a half-bar.
+    pub(crate) tables: u64,
+    /// Edits that a half-bar was planned for.
+    pub(crate) edits: u64,
+    /// Blocks when it was opened.
+    pub(crate) blocks_at_open: u64,
 }
 
 /// A block that was handed to the grid.
@@ -46,13 +65,12 @@ pub(crate) struct ClosedBlock {
 }
 
 /// The block that takes records.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct OpenBlock {
     pub(crate) address: BlockAddress,
     pub(crate) twin: BlockAddress,
     pub(crate) sequence: u64,
     pub(crate) live: u32,
-    pub(crate) entries: Vec<ManifestEdit>,
 }
 
 impl ManifestLog {
@@ -62,35 +80,38 @@ impl ManifestLog {
     /// Never for a geometry that was validated.
     #[must_use]
     pub fn new(grid: Arc<Grid>, geometry: &Geometry) -> Self {
-        let capacity = usize_of(manifest_block::capacity(geometry.block_size));
-        assert!(capacity > 0, "a block has room for records");
-        let (blocks, extents) = (VecDeque::new(), Extents::default());
-        Self { grid, capacity, blocks, open: None, extents, sequence_next: 1, beat: Beat::ZERO }
+        let pace = Pace::new(manifest_block::capacity(geometry.block_size).into());
+        Self {
+            grid,
+            pace,
+            blocks: VecDeque::new(),
+            open: None,
+            entries: Vec::with_capacity(usize_of(manifest_block::capacity(geometry.block_size))),
+            extents: Extents::default(),
+            sequence_next: 1,
+            beat: Beat::ZERO,
+            phase: Phase::Idle,
+            records: Vec::new(),
+            largest: Largest::default(),
+        }
     }
 
-    /// Sets the beat that blocks written from now on carry in their header.
-    pub fn set_beat(&mut self, beat: Beat) {
-        self.beat = beat;
-    }
-
-    /// The addresses that appending `edit_count` records takes from a reservation, twins included. Exact until
-    /// the next append or checkpoint.
-    #[must_use]
-    pub fn blocks_for(&self, edit_count: u64) -> u64 {
-        let capacity = u64_of(self.capacity);
-        let room = self.open.as_ref().map_or(0, |open| capacity - u64_of(open.entries.len()));
-        COPIES * edit_count.saturating_sub(room).div_ceil(capacity)
+    /// The addresses that appending so many records takes, twins included. Exact until the next append or checkpoint.
+    pub(crate) fn addresses_for(&self, record_count: u64) -> u64 {
+        let capacity = self.pace.capacity();
+        let room = self.open.map_or(0, |_| capacity - u64_of(self.entries.len()));
+        COPIES * record_count.saturating_sub(room).div_ceil(capacity)
     }
 
     /// Appends a record. O(1), but for closing a full block.
     ///
     /// # Errors
     /// The grid refused the block before this one. The record is not appended.
-    ///
-    /// # Panics
-    /// If a table is inserted that is live, another edit is of a table that is not, or the reservation is
-    /// too small.
-    pub fn append(&mut self, edit: ManifestEdit, reservation: &mut Reservation) -> Result<(), LogError> {
+    pub(crate) fn append(
+        &mut self,
+        edit: &ManifestEdit,
+        reservation: &mut Reservation,
+    ) -> Result<(), LogError> {
         let address = edit.table.index.address;
         let is_live = self.extents.get(address).is_some();
         assert_eq!(
@@ -106,12 +127,11 @@ impl ManifestLog {
                 twin: self.grid.acquire(reservation),
                 sequence: self.sequence_next,
                 live: 0,
-                entries: Vec::with_capacity(self.capacity),
             }),
         };
         self.sequence_next = open.sequence + 1;
-        let extent = Extent { sequence: open.sequence, entry: u32_of(open.entries.len()) };
-        open.entries.push(edit);
+        let extent = Extent { sequence: open.sequence, entry: u32_of(self.entries.len()) };
+        self.entries.push(*edit);
         let replaced = match edit.kind {
             EditKind::Insert | EditKind::Update => {
                 open.live += 1;
@@ -137,25 +157,16 @@ impl ManifestLog {
         &mut self.blocks.get_mut(index).expect("an extent points into a block").live
     }
 
-    /// Hands a full block to the grid and releases the oldest blocks as long as they have no live record.
-    ///
-    /// # Errors
-    /// The grid refused the block.
-    pub fn flush(&mut self) -> Result<(), LogError> {
-        self.close_full()?;
-        self.release_dead();
-        Ok(())
-    }
-
-    /// Closes the open block, full or not, as after [`ManifestLog::flush`] nothing is left in memory alone;
-    /// gives the root of the chain, for the grid's checkpoint. No address is acquired.
+    /// Closes the open block, full or not, so that nothing is left in memory alone; gives the root of the chain, for the
+    /// grid's checkpoint. No address is acquired.
     ///
     /// # Errors
     /// The grid refused the block.
     ///
     /// # Panics
-    /// If there are more than `u32::MAX` blocks.
+    /// If a half-bar is under way, a step failed before, or there are more than `u32::MAX` blocks.
     pub fn checkpoint(&mut self) -> Result<ManifestRoot, LogError> {
+        assert!(matches!(self.phase, Phase::Idle), "a checkpoint is taken between two half-bars");
         self.close()?;
         self.release_dead();
         if self.blocks.is_empty() {
@@ -174,25 +185,27 @@ impl ManifestLog {
         ManifestRoot { oldest, newest, block_count }
     }
 
-    fn close_full(&mut self) -> Result<(), LogError> {
-        let is_full = self.open.as_ref().is_some_and(|open| open.entries.len() == self.capacity);
+    /// Hands the open block to the grid if it is full.
+    pub(crate) fn close_full(&mut self) -> Result<(), LogError> {
+        let is_full = u64_of(self.entries.len()) == self.pace.capacity();
         if is_full { self.close() } else { Ok(()) }
     }
 
     /// Encodes the open block and hands it to the grid.
     fn close(&mut self) -> Result<(), LogError> {
-        let Some(open) = &self.open else { return Ok(()) };
+        let Some(open) = self.open else { return Ok(()) };
         let mut buffer = self.grid.buffer()?;
         let placement =
             Placement { address: open.address, twin: Some(open.twin), tree: None, beat: self.beat };
         let previous = self.blocks.back().map(|block| block.reference);
         let checksum =
-            manifest_block::encode(&mut buffer, &placement, previous, open.sequence, &open.entries);
+            manifest_block::encode(&mut buffer, &placement, previous, open.sequence, &self.entries);
         let reference = TwinRef { address: open.address, twin: open.twin, checksum };
         let closed = ClosedBlock { reference, sequence: open.sequence, live: open.live };
         self.grid.write(buffer)?;
         self.blocks.push_back(closed);
         self.open = None;
+        self.entries.clear();
         Ok(())
     }
 
@@ -200,7 +213,7 @@ impl ManifestLog {
     ///
     /// Their inserts and updates are superseded, and every record that one of their removes ends is older, so
     /// it is in a block that goes before or with it.
-    fn release_dead(&mut self) {
+    pub(crate) fn release_dead(&mut self) {
         while let Some(block) = self.blocks.pop_front_if(|block| block.live == 0) {
             self.grid.release(block.reference.address);
             self.grid.release(block.reference.twin);
@@ -234,6 +247,21 @@ impl ManifestLog {
         let oldest = self.blocks.front()?.sequence;
         let index = usize::try_from(sequence.checked_sub(oldest)?).ok()?;
         self.blocks.get(index).map(|block| block.reference.address)
+    }
+
+    /// Its blocks, the open one included; twins count once.
+    #[must_use]
+    pub fn block_count(&self) -> u64 {
+        u64_of(self.blocks.len()) + u64::from(self.open.is_some())
+    }
+
+    /// The most blocks that it has at the end of a half-bar, after what happened since it was opened: about two and a
+    /// half times what the largest number of live tables needs, and twice what the edits of the largest half-bar need. It
+    /// is never less than [`ManifestLog::block_count`] (asserted at the end of each half-bar).
+    #[must_use]
+    pub fn blocks_max(&self) -> u64 {
+        let Largest { tables, edits, blocks_at_open } = self.largest;
+        self.pace.blocks_max(tables, edits, blocks_at_open)
     }
 
     /// The number of live tables of all trees.

@@ -43,6 +43,7 @@ impl ManifestLog {
         }
         self.check_end(root)?;
         self.sequence_next = self.blocks.back().map_or(1, |block| block.sequence + 1);
+        self.largest.blocks_at_open = self.block_count();
         Ok(())
     }
 

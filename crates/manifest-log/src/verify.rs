@@ -27,7 +27,7 @@ impl ManifestLog {
             }
         }
         if let Some(open) = &self.open {
-            for (entry, edit) in (0..).zip(&open.entries) {
+            for (entry, edit) in (0..).zip(&self.entries) {
                 step(&mut replay, edit, Extent { sequence: open.sequence, entry });
             }
         }

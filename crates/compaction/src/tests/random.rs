@@ -57,6 +57,7 @@ fn check_plan<R: TestRecord>(tree: &TestTree<R>, plan: Plan<R>, quota: impl FnMu
     let (target, moves) = (plan.target, matches!(plan.input, Input::Move(_)));
     let before = tree.grid.space();
     let mut job = tree.job(plan);
+    let edits_bound = job.edits_bound();
     assert_eq!((job.tree(), job.target(), job.remaining()), (TREE, target, consumed));
     assert_eq!(job.value_size(), u64_of(size_of::<R>()));
     let slices = tree.run(&mut *job, quota).unwrap();
@@ -64,6 +65,9 @@ fn check_plan<R: TestRecord>(tree: &TestTree<R>, plan: Plan<R>, quota: impl FnMu
     let after = tree.grid.space();
     assert_eq!(after.released, before.released, "nothing is released before it is applied");
     assert_eq!(outcome.is_flush, is_flush);
+    let edits = u64_of(outcome.edits.len());
+    assert!(edits <= edits_bound, "{edits} edits of at most {edits_bound}");
+    assert!(edits == edits_bound || outcome.produced < outcome.consumed, "{edits} of {edits_bound}");
     if moves {
         assert_eq!((outcome.consumed, outcome.produced, outcome.moved), (0, 0, u64_of(expected.len())));
         assert_eq!((outcome.edits.len(), outcome.released.len()), (1, 0));

@@ -22,7 +22,8 @@ const PAIRS: TreeId = TreeId::new(2).unwrap();
 /// A file under construction, below the forest.
 struct Forge {
     grid: Arc<Grid>,
-    log: ManifestLog,
+    /// What is logged.
+    edits: Vec<ManifestEdit>,
     reservation: Reservation,
     beat: Beat,
 }
@@ -54,8 +55,8 @@ impl Forge {
     }
 
     fn insert(&mut self, level: u8, table: TableInfo) {
-        let edit = ManifestEdit { kind: EditKind::Insert, level: Level::new(level).unwrap(), table };
-        self.log.append(edit, &mut self.reservation).unwrap();
+        let level = Level::new(level).unwrap();
+        self.edits.push(ManifestEdit { kind: EditKind::Insert, level, table });
     }
 }
 
@@ -71,12 +72,16 @@ fn opened(expected: Option<&str>, make: impl FnOnce(&mut Forge)) -> Option<Fores
     let options = GridOptions { block_count: 64, page_count: 16, read_only: false };
     let arena = Arena::new(options.arena_size(&geometry()).unwrap()).unwrap();
     let grid = Arc::new(Grid::open(machine.clone(), &arena, options).unwrap());
-    let log = ManifestLog::new(Arc::clone(&grid), grid.geometry());
     let reservation = grid.reserve(60).unwrap();
-    let mut forge = Forge { log, reservation, beat: Beat::new(8), grid };
+    let mut forge = Forge { edits: Vec::new(), reservation, beat: Beat::new(8), grid };
     make(&mut forge);
-    let Forge { grid, mut log, reservation, beat } = forge;
+    let Forge { grid, edits, reservation, beat } = forge;
     grid.forfeit(reservation);
+    let mut log = ManifestLog::new(Arc::clone(&grid), grid.geometry());
+    log.plan(edits.len().try_into().unwrap());
+    log.start();
+    log.join().unwrap();
+    log.apply(beat, edits.iter()).unwrap();
     let update = CheckpointUpdate {
         beat,
         op_checkpoint: Op::new(1),

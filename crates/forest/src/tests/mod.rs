@@ -3,6 +3,7 @@
 mod damage;
 mod determinism;
 mod failure;
+mod log;
 mod model;
 mod rules;
 mod watch;

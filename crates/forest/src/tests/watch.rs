@@ -43,6 +43,7 @@ impl Watch {
         assert_eq!(released(forest), self.released.keys().copied().collect());
         assert_eq!(tables(forest), self.tables);
         check_owners(forest);
+        check_log(forest);
     }
 
     pub(super) fn after_close(&mut self, before: &Before, forest: &Forest) {
@@ -215,10 +216,17 @@ pub(super) fn read_log(forest: &Forest) -> (ManifestLog, Vec<ManifestEdit>) {
     (log, edits)
 }
 
-/// R4: edits are logged in the order of half-bar, target level and tree.
+/// The log in memory is what the checkpoint leads to. R4: edits are logged in the order of half-bar, target level and
+/// tree; what the log keeps of old blocks are updates.
 fn check_log(forest: &Forest) {
     let (log, edits) = read_log(forest);
     log.verify().unwrap();
+    forest.log.verify().unwrap();
+    assert!(log.block_refs().eq(forest.log.block_refs()), "the checkpoint leads to the log as it is");
+    for edit in &edits {
+        let address = edit.table.index.address;
+        assert_eq!(log.extent(address), forest.log.extent(address));
+    }
     let inserts = edits.iter().filter(|edit| edit.kind == EditKind::Insert);
     let places: Vec<_> = inserts.map(|edit| (edit.table.beat_min, edit.level, edit.table.tree)).collect();
     assert!(places.is_sorted(), "{places:?}");

@@ -92,7 +92,7 @@ fn pair(grid: &Grid) -> (BlockAddress, BlockAddress, Placement) {
 }
 
 /// Writes a chain of hand-made blocks, (sequence, records) from the oldest on.
-fn forge(harness: &Harness, blocks: &[(u64, Vec<ManifestEdit>)]) -> ManifestRoot {
+pub(super) fn forge(harness: &Harness, blocks: &[(u64, Vec<ManifestEdit>)]) -> ManifestRoot {
     let mut root = ManifestRoot::default();
     for (sequence, edits) in blocks {
         let (address, twin, placement) = pair(&harness.grid);
@@ -206,6 +206,8 @@ fn what_on_table_returns_is_passed_on() {
 fn own_duplicates_are_asserted() {
     let (mut harness, _) = with_chain();
     let edit = *harness.live.values().next().unwrap();
-    let mut reservation = harness.grid.reserve(2).unwrap();
-    harness.log.append(edit, &mut reservation).unwrap();
+    harness.log.plan(1);
+    harness.log.start();
+    harness.log.join().unwrap();
+    drop(harness.log.apply(Beat::ZERO, [ManifestEdit { kind: EditKind::Insert, ..edit }].iter()));
 }
