@@ -5,6 +5,7 @@ mod determinism;
 mod failure;
 mod model;
 mod rules;
+mod stats;
 mod watch;
 
 use std::collections::BTreeMap;
