@@ -26,13 +26,18 @@ enum Work {
     Layout,
 }
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 13] = [
     Step { name: "format", quick: true, work: Work::Cargo("fmt --all -- --check") },
     Step { name: "tidy", quick: true, work: Work::Tidy },
     Step {
         name: "clippy",
         quick: true,
         work: Work::Cargo("clippy --workspace --all-targets --locked -- -D warnings"),
+    },
+    Step {
+        name: "clippy with metrics and tracing",
+        quick: true,
+        work: Work::Cargo("clippy -p understory --all-features --all-targets --locked -- -D warnings"),
     },
     Step { name: "layout", quick: true, work: Work::Layout },
     Step {
@@ -46,6 +51,11 @@ const STEPS: [Step; 11] = [
         name: "model, crash, damage and real-file tests, optimised",
         quick: false,
         work: Work::Cargo("test --release -p understory --test * --locked"),
+    },
+    Step {
+        name: "tests of metrics and tracing",
+        quick: false,
+        work: Work::Cargo("test -p understory --all-features --test features --locked"),
     },
     Step {
         name: "simulation, seeds that failed once and the first ones",

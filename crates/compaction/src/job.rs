@@ -41,6 +41,8 @@ pub trait Job: Send + Sync + fmt::Debug {
     fn value_size(&self) -> u64;
     /// Input values that are not consumed yet.
     fn remaining(&self) -> u64;
+    /// What became of those that are: written or dropped, as overwritten or as a tombstone that hides nothing.
+    fn counts(&self) -> Counts;
     /// The most addresses that a slice of `quota` values takes from its reservation: the last slice just so
     /// many if nothing is dropped, others up to three fewer, which are for ending a table.
     fn blocks_bound(&self, quota: u64) -> u64;
@@ -79,6 +81,8 @@ pub struct Outcome {
     pub consumed: u64,
     /// Output values.
     pub produced: u64,
+    /// Input values that are in no output: overwritten ones, and tombstones that have nothing left to hide.
+    pub dropped: u64,
     /// Values of tables that moved as they were.
     pub moved: u64,
 }
@@ -93,7 +97,7 @@ pub struct Compaction<R: Record> {
     remaining: u64,
     merge: Merge<R, AnySource<R>>,
     writer: TableWriter<R>,
-    produced: u64,
+    counts: Counts,
 }
 
 impl<R: Record> Compaction<R> {
@@ -111,7 +115,7 @@ impl<R: Record> Compaction<R> {
             plan,
             merge,
             writer,
-            produced: 0,
+            counts: Counts::default(),
         }
     }
 
@@ -147,6 +151,10 @@ impl<R: Record> Job for Compaction<R> {
         self.remaining
     }
 
+    fn counts(&self) -> Counts {
+        self.counts
+    }
+
     fn blocks_bound(&self, quota: u64) -> u64 {
         self.writer.blocks_bound(quota)
     }
@@ -164,9 +172,11 @@ impl<R: Record> Job for Compaction<R> {
         assert!(quota <= self.remaining, "a slice is part of what remains");
         let writer = &mut self.writer;
         let push = |entry: Entry<&R>| writer.push(entry.value, entry.tombstone, reservation);
-        let Counts { consumed, emitted, .. } = self.merge.step::<TableError>(quota, push)?.counts;
+        let Counts { consumed, emitted, dropped } = self.merge.step::<TableError>(quota, push)?.counts;
         self.remaining -= consumed;
-        self.produced += emitted;
+        self.counts.consumed += consumed;
+        self.counts.emitted += emitted;
+        self.counts.dropped += dropped;
         if consumed < quota {
             return Err(self.miscounted().into());
         }
@@ -189,7 +199,8 @@ impl<R: Record> Job for Compaction<R> {
         let mut outcome = Outcome {
             is_flush: matches!(self.plan.input, Input::Memtable(_)),
             consumed: self.plan.input_value_count(),
-            produced: self.produced,
+            produced: self.counts.emitted,
+            dropped: self.counts.dropped,
             ..Outcome::default()
         };
         for (level, table) in self.plan.replaced() {

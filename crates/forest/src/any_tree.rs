@@ -15,7 +15,9 @@ use understory_format::{
 use understory_grid::Grid;
 use understory_io::Pool;
 use understory_table::{Full, LayoutError, Memtable, Scratch, TableLayout};
-use understory_tree::{LevelStats, Publication, Tree, VALUES_PER_BAR_MAX, values_per_bar};
+use understory_tree::{Publication, Tree, VALUES_PER_BAR_MAX, values_per_bar};
+
+use crate::stats::{Counts, LevelStats, TreeStats};
 
 /// Makes an empty tree.
 type Build = fn(&Arc<Grid>, TreeId, &Pool, &Arc<Publication>) -> Arc<dyn AnyTree>;
@@ -112,10 +114,10 @@ impl fmt::Debug for TreeSpec {
 
 pub(crate) trait AnyTree: Send + Sync + fmt::Debug {
     fn as_any(&self) -> &dyn Any;
-    fn name(&self) -> &'static str;
     /// Bytes of a record.
     fn value_size(&self) -> u32;
-    fn level_stats(&self, level: Level) -> LevelStats;
+    /// What it holds, and what of `counts` is about it.
+    fn stats(&self, counts: &Counts) -> TreeStats;
     /// Values in all live tables.
     fn table_value_count(&self) -> u64;
     /// Live tables, by level and key.
@@ -145,16 +147,23 @@ impl<R: Record> AnyTree for Tree<R> {
         self
     }
 
-    fn name(&self) -> &'static str {
-        R::NAME
-    }
-
     fn value_size(&self) -> u32 {
         u32_of(size_of::<R>())
     }
 
-    fn level_stats(&self, level: Level) -> LevelStats {
-        Self::level_stats(self, level)
+    fn stats(&self, counts: &Counts) -> TreeStats {
+        let (mutable_count, immutable_count) = Self::memtable_counts(self);
+        let manifest = self.manifest();
+        let deepest = manifest.levels().last();
+        let levels = manifest.levels().map(|level| level_stats(self, level, deepest == Some(level), counts));
+        TreeStats {
+            name: R::NAME,
+            value_size: u64_of(size_of::<R>()),
+            appended: self.appended(),
+            mutable_count,
+            immutable_count,
+            levels: levels.collect(),
+        }
     }
 
     fn table_value_count(&self) -> u64 {
@@ -215,6 +224,21 @@ impl<R: Record> AnyTree for Tree<R> {
         let within = |level: Level| manifest.value_count(level) <= limits.level_value_max(level);
         let mut drained = manifest.levels().rev().skip(1);
         Self::memtable_counts(self) == (0, 0) && drained.all(within)
+    }
+}
+
+fn level_stats<R: Record>(tree: &Tree<R>, level: Level, deepest: bool, counts: &Counts) -> LevelStats {
+    let (stats, limits) = (tree.level_stats(level), limits(tree, false));
+    let blocks = stats.value_block_count + 2 * stats.table_count;
+    LevelStats {
+        table_count: stats.table_count,
+        value_count: stats.value_count,
+        tombstone_count: stats.tombstone_count,
+        value_block_count: stats.value_block_count,
+        size: blocks * u64::from(tree.grid().geometry().block_size),
+        value_count_max: (!deepest).then(|| limits.level_value_max(level)),
+        table_value_count_max: limits.table_value_max,
+        compaction: counts.compaction(tree.id(), level),
     }
 }
 

@@ -11,9 +11,10 @@ use std::sync::{Arc, OnceLock};
 
 use understory_format::Checksum;
 use understory_grid::{Grid, GridError, PendingCheckpoint};
-use understory_io::{Machine, Park, fresh_key};
+use understory_io::{Clock, Machine, Park, Timer, fresh_key, trace_event, trace_span};
 
 use crate::ForestError;
+use crate::stats::Counts;
 
 /// A checkpoint that has been begun.
 #[derive(Debug)]
@@ -25,10 +26,11 @@ pub struct CheckpointRun {
 }
 
 /// Wakes who waits for the run, also if it panics.
-struct End(Arc<CheckpointRun>);
+struct End(Arc<CheckpointRun>, Arc<Counts>);
 
 impl Drop for End {
     fn drop(&mut self) {
+        self.1.checkpoint_ended();
         self.0.ended.store(true, Ordering::Release);
         self.0.park.wake(self.0.key);
     }
@@ -36,13 +38,20 @@ impl Drop for End {
 
 impl CheckpointRun {
     /// Hands the checkpoint to the machine's executor.
-    pub(crate) fn start(grid: &Arc<Grid>, pending: PendingCheckpoint) -> Arc<Self> {
-        let Machine { park, executor, .. } = grid.machine();
+    pub(crate) fn start(grid: &Arc<Grid>, pending: PendingCheckpoint, counts: &Arc<Counts>) -> Arc<Self> {
+        let Machine { park, executor, clock, .. } = grid.machine();
         let (park, ended) = (Arc::clone(park), AtomicBool::new(false));
         let run = Arc::new(Self { park, key: fresh_key(), outcome: OnceLock::new(), ended });
-        let (grid, end) = (Arc::clone(grid), End(Arc::clone(&run)));
+        let (grid, end) = (Arc::clone(grid), End(Arc::clone(&run), Arc::clone(counts)));
+        let (clock, begun) = (Arc::clone(clock), clock.now());
+        counts.checkpoint_begun();
+        trace_event!(DEBUG, number = pending.number(), "checkpoint begun");
         executor.submit(Box::new(move || {
+            let _span = trace_span!(DEBUG, "checkpoint", number = pending.number());
             let outcome = grid.finish_checkpoint(pending);
+            if outcome.is_ok() {
+                end.1.checkpoints.add(clock.now().saturating_sub(begun));
+            }
             // Who waits for the end of the run may close the file then.
             drop(grid);
             end.0.outcome.set(outcome).expect("a checkpoint is finished once");
@@ -66,6 +75,21 @@ impl CheckpointRun {
     pub fn wait(&self) -> Result<Checksum, ForestError> {
         self.wait_end();
         Ok(self.outcome.get().expect("a worker does not panic").clone()?)
+    }
+
+    /// As [`wait`](Self::wait); if there is anything to wait for, `waits` counts it.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    ///
+    /// # Panics
+    /// As [`wait`](Self::wait).
+    pub fn wait_counted(&self, waits: &Timer, clock: &dyn Clock) -> Result<Checksum, ForestError> {
+        if self.is_done() {
+            return self.wait();
+        }
+        let _span = trace_span!(DEBUG, "wait", cause = "a checkpoint on its way");
+        waits.time(clock, || self.wait())
     }
 
     /// Waits until it has ended, whatever came of it.

@@ -31,10 +31,10 @@ use understory_format::{
     TableInfo, TreeId, u64_of,
 };
 use understory_grid::{CheckpointUpdate, Grid, GridError};
-use understory_io::Pool;
+use understory_io::{Pool, trace_event, trace_span};
 use understory_manifest_log::ManifestLog;
 use understory_table::{Full, Scratch};
-use understory_tree::{LevelStats, Publication, Tree};
+use understory_tree::{Publication, Tree};
 
 use crate::ForestError;
 use crate::any_tree::{AnyTree, TreeSpec};
@@ -42,7 +42,7 @@ use crate::checkpoint_run::CheckpointRun;
 use crate::half_bar::{Finished, HalfBar};
 use crate::rolling_hash::RollingHash;
 use crate::schedule::{Half, Schedule};
-use crate::stats::CompactionStats;
+use crate::stats::{CompactionStats, Counts, ForestStats};
 
 /// No history has so many beats.
 const BEAT_MAX: u64 = 1 << 60;
@@ -74,7 +74,7 @@ pub struct Forest {
     /// first bar or two, and stays. To take the room of a whole memtable at open would be five times as much
     /// at 32 beats to a bar, as a fold takes in the values of six.
     scratch: Scratch,
-    totals: CompactionStats,
+    counts: Arc<Counts>,
 }
 
 /// What the forest can do.
@@ -93,6 +93,7 @@ enum State {
 pub struct Trees {
     trees: Arc<[Arc<dyn AnyTree>]>,
     publication: Arc<Publication>,
+    counts: Arc<Counts>,
 }
 
 impl Trees {
@@ -106,6 +107,37 @@ impl Trees {
     #[must_use]
     pub fn value_size(&self, id: TreeId) -> Option<u32> {
         self.by_id(id).map(|tree| tree.value_size())
+    }
+
+    /// Figures about the forest. Waits for nothing but a reader's turn at each tree, whatever the forest does
+    /// meanwhile; so the figures of different trees may be a few ops apart. O(tables).
+    #[must_use]
+    pub fn stats(&self) -> ForestStats {
+        let counts = &*self.counts;
+        let (compaction, pace) = counts.work();
+        ForestStats {
+            beat: counts.beat(),
+            trees: self.iter().map(|tree| tree.stats(counts)).collect(),
+            compaction,
+            pace,
+            closes: counts.closes.get(),
+            beat_waits: counts.beat_waits.get(),
+            checkpoint_waits: counts.checkpoint_waits.get(),
+            checkpoints: counts.checkpoints.get(),
+        }
+    }
+
+    /// Checkpoints that were begun since open.
+    #[must_use]
+    pub fn checkpoints_begun(&self) -> u64 {
+        self.counts.checkpoints_begun()
+    }
+
+    /// Of these, those that are durable or have failed. Whoever asks this first and then
+    /// [`checkpoints_begun`](Self::checkpoints_begun) later, and gets less, has met a checkpoint in between.
+    #[must_use]
+    pub fn checkpoints_ended(&self) -> u64 {
+        self.counts.checkpoints_ended()
     }
 
     fn by_id(&self, id: TreeId) -> Option<&dyn AnyTree> {
@@ -148,9 +180,11 @@ impl Forest {
         let pairs = specs.iter().zip(descriptions);
         let trees = pairs.map(|(spec, tree)| spec.build(&grid, tree.id, pool, &publication)).collect();
         let state = grid.checkpoint_state();
+        let counts = Arc::new(Counts::default());
+        counts.set_beat(state.beat);
         let mut forest = Self {
             schedule: Schedule::new(grid.geometry()),
-            trees: Trees { trees, publication },
+            trees: Trees { trees, publication, counts: Arc::clone(&counts) },
             log: ManifestLog::new(Arc::clone(&grid), grid.geometry()),
             beat: state.beat,
             half_bar: HalfBar::default(),
@@ -162,7 +196,7 @@ impl Forest {
             promised: 0,
             checkpoint: None,
             scratch: Scratch::default(),
-            totals: CompactionStats::default(),
+            counts,
             grid,
         };
         forest.check_beat()?;
@@ -324,6 +358,7 @@ impl Forest {
         self.promised = self.log.addresses_max() + blocks + own;
         if let Err(error) = self.grid.back(self.promised) {
             let is_full = matches!(error, GridError::OutOfSpace { .. });
+            trace_event!(WARN, beat = %self.beat, %error, "the half-bar is not admitted");
             return if is_full { Err(error.into()) } else { self.attempt(|_| Err(error.into())) };
         }
         self.attempt(|forest| {
@@ -347,7 +382,10 @@ impl Forest {
     /// If `root` is given where no bar ends, or counts ops as flushed that are still in memtables.
     pub fn close_beat(&mut self, root: Option<&Root>) -> Result<Option<Arc<CheckpointRun>>, ForestError> {
         self.admit()?;
-        let checkpoint = self.attempt(|forest| forest.close(root))?;
+        let _span = trace_span!(DEBUG, "close_beat", beat = %self.beat, checkpoint = root.is_some());
+        let (counts, clock) = (Arc::clone(&self.counts), Arc::clone(&self.grid.machine().clock));
+        let checkpoint = counts.closes.time(&*clock, || self.attempt(|forest| forest.close(root)))?;
+        counts.set_beat(self.beat);
         if !self.admitted {
             match self.admit() {
                 Ok(()) | Err(ForestError::Grid(GridError::OutOfSpace { .. })) => {}
@@ -420,7 +458,8 @@ impl Forest {
     /// # Errors
     /// It failed.
     fn wait_checkpoint(&mut self) -> Result<(), ForestError> {
-        self.checkpoint.take().map_or(Ok(()), |run| run.wait().map(drop))
+        let Some(run) = self.checkpoint.take() else { return Ok(()) };
+        run.wait_counted(&self.counts.checkpoint_waits, &*self.grid.machine().clock).map(drop)
     }
 
     /// Gives every job its work for the beat that opens.
@@ -438,7 +477,7 @@ impl Forest {
                 jobs.extend(tree.plan(target, visible, self.settle));
             }
         }
-        self.half_bar = HalfBar::new(jobs);
+        self.half_bar = HalfBar::new(jobs, Arc::clone(&self.counts));
         let (_, edits_max) = self.half_bar.bounds();
         self.log.plan(edits_max);
     }
@@ -474,7 +513,7 @@ impl Forest {
             self.grid.release(*address);
         }
         self.rolling_hash.record(self.beat, *id, *target, outcome);
-        self.totals.record(outcome);
+        self.counts.applied(*id, *target, outcome);
     }
 
     /// Begins to make the state at the end of a bar the durable root.
@@ -498,7 +537,7 @@ impl Forest {
             local.journal_position = journal_position;
             local.journal_hash = journal_hash;
         })?;
-        let run = CheckpointRun::start(&self.grid, pending);
+        let run = CheckpointRun::start(&self.grid, pending, &self.counts);
         self.checkpoint = Some(Arc::clone(&run));
         Ok(run)
     }
@@ -539,20 +578,16 @@ impl Forest {
         self.trees.iter().all(AnyTree::is_settled)
     }
 
-    /// What compaction did since open.
+    /// What compaction did since open, that of compactions under way included.
     #[must_use]
     pub fn compaction_stats(&self) -> CompactionStats {
-        self.totals
+        self.counts.work().0
     }
 
-    /// For each tree: its name, the size of its values in bytes, the values in its mutable and immutable
-    /// memtables, and its levels.
-    pub fn tree_stats(&self) -> impl Iterator<Item = (&'static str, u64, (u64, u64), Vec<LevelStats>)> {
-        self.trees.iter().map(|tree| {
-            let levels = (0..self.grid.geometry().levels).filter_map(Level::new);
-            let levels = levels.map(|level| tree.level_stats(level)).collect();
-            (tree.name(), u64::from(tree.value_size()), tree.memtable_counts(), levels)
-        })
+    /// Figures about the forest: as [`Trees::stats`].
+    #[must_use]
+    pub fn stats(&self) -> ForestStats {
+        self.trees.stats()
     }
 }
 

@@ -11,13 +11,16 @@
 //! # Not here
 //! What is planned (`Plan`), how much of it falls to a beat (`Pace`), what becomes of the outcomes (the forest).
 
+use std::sync::Arc;
+
 use understory_compaction::{Job, Outcome};
-use understory_format::{Level, TreeId};
+use understory_format::{Level, TreeId, u64_of};
 use understory_grid::{Grid, GridError, Reservation};
-use understory_io::Join;
-use understory_table::TableError;
+use understory_io::{Join, trace_span};
+use understory_table::{Counts as Values, TableError};
 
 use crate::pace::Pace;
+use crate::stats::Counts;
 
 /// Blocks that a job may reserve in one beat beyond what it takes in all: for a table that the next slice goes on
 /// with.
@@ -31,8 +34,9 @@ pub(crate) struct HalfBar {
     pace: Pace,
     /// The work of the open beat, in the order of the jobs; none before it is begun, and once it is joined.
     running: Vec<Join<Slice>>,
-    #[cfg(test)]
-    work_of_beat: u64,
+    /// What is to be done in the open beat, in bytes of input values.
+    quota: u64,
+    counts: Arc<Counts>,
 }
 
 /// The work of one job in one beat.
@@ -43,12 +47,21 @@ struct Slice {
     job: Box<dyn Job>,
     /// In input values.
     quota: u64,
+    /// What the job had done before.
+    before: Values,
     reservation: Reservation,
     result: Result<(), TableError>,
 }
 
 impl Slice {
     fn run(mut self) -> Self {
+        let _span = trace_span!(
+            DEBUG,
+            "compaction_slice",
+            tree = %self.job.tree(),
+            target = %self.job.target(),
+            quota = self.quota
+        );
         self.result = self.job.run(self.quota, &mut self.reservation);
         self
     }
@@ -64,9 +77,11 @@ pub(crate) struct Finished {
 
 impl HalfBar {
     /// Takes the jobs in the order in which they reserve and are applied.
-    pub(crate) fn new(jobs: Vec<Box<dyn Job>>) -> Self {
+    pub(crate) fn new(jobs: Vec<Box<dyn Job>>, counts: Arc<Counts>) -> Self {
         let bytes = jobs.iter().map(|job| job.remaining() * job.value_size()).sum();
-        Self { jobs: jobs.into_iter().map(Some).collect(), pace: Pace::new(bytes), ..Self::default() }
+        counts.planned(u64_of(jobs.len()), bytes);
+        let jobs = jobs.into_iter().map(Some).collect();
+        Self { jobs, pace: Pace::new(bytes), counts, ..Self::default() }
     }
 
     /// The most blocks that all jobs take for tables, and the most edits they make, whatever the slices.
@@ -84,16 +99,15 @@ impl HalfBar {
         assert!(self.running.is_empty(), "the beat before was joined");
         let work: Vec<_> = self.jobs().map(|job| (job.remaining(), job.value_size())).collect();
         let quotas = self.pace.take_beat(beats_left, &work);
-        #[cfg(test)]
-        {
-            self.work_of_beat = work.iter().zip(&quotas).map(|((_, size), quota)| size * quota).sum();
-        }
+        self.quota = work.iter().zip(&quotas).map(|((_, size), quota)| size * quota).sum();
+        self.counts.given(self.quota);
         let mut slices = Vec::new();
         let places = self.jobs.iter_mut().enumerate().zip(quotas);
         for ((place, slot), quota) in places.filter(|(_, quota)| *quota > 0) {
             let job = slot.take().expect("jobs are at home between beats");
             let reservation = grid.reserve(job.blocks_bound(quota))?;
-            slices.push(Slice { place, job, quota, reservation, result: Ok(()) });
+            let before = job.counts();
+            slices.push(Slice { place, job, quota, before, reservation, result: Ok(()) });
         }
         // Only now that all addresses are reserved may one of them run, as without workers it does at once.
         self.running = slices.into_iter().map(|slice| grid.machine().spawn(|| slice.run())).collect();
@@ -103,15 +117,24 @@ impl HalfBar {
     /// What is to be done in the open beat, in bytes of input values.
     #[cfg(test)]
     pub(crate) fn work_of_beat(&self) -> u64 {
-        self.work_of_beat
+        self.quota
     }
 
     /// Waits until what the jobs have to do in the open beat is done.
     pub(crate) fn join(&mut self, grid: &Grid) -> Result<(), TableError> {
+        let running = std::mem::take(&mut self.running);
+        let is_done = running.iter().all(Join::is_done);
+        let wait = || running.into_iter().map(Join::wait).collect::<Vec<_>>();
+        let slices = if is_done {
+            wait()
+        } else {
+            let _span = trace_span!(DEBUG, "wait", cause = "the work of the beat before");
+            self.counts.beat_waits.time(&*grid.machine().clock, wait)
+        };
         let mut failed = Ok(());
-        for slice in self.running.drain(..) {
-            let Slice { place, job, reservation, result, .. } = slice.wait();
+        for Slice { place, job, before, reservation, result, .. } in slices {
             grid.forfeit(reservation);
+            self.counts.worked(job.tree(), job.target(), job.value_size(), job.counts().since(before));
             *self.jobs.get_mut(place).expect("the place it was taken from") = Some(job);
             failed = failed.and(result);
         }

@@ -28,7 +28,7 @@ pub use checkpoint_run::CheckpointRun;
 pub use error::ForestError;
 pub use forest::{Forest, Root, Trees};
 pub use schedule::{Half, Schedule};
-pub use stats::CompactionStats;
+pub use stats::{CompactionStats, ForestStats, LevelStats, PaceStats, TreeStats, ratio};
 
 /// The README's example is a test.
 #[cfg(doctest)]

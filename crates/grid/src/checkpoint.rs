@@ -320,6 +320,7 @@ impl Grid {
         let written = superblock::write(&*self.machine.storage, &self.sectors, &superblock, order);
         let checksum = written.map_err(|error| self.poisoned_by(error))?;
         self.counts.superblocks_written.one();
+        self.counts.superblock_bytes.more(superblock::BYTES_WRITTEN);
         *self.root.lock() = Root { superblock, checksum, sequence_seen: sequence, write_order: [0, 1, 2, 3] };
         Ok(())
     }

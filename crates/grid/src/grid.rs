@@ -16,7 +16,7 @@ use understory_format::{
     BlockAddress, CheckpointState, Checksum, Corruption, Expected, Geometry, LocalState, Place, Superblock,
     TreeDescription, u64_of,
 };
-use understory_io::{Arena, IoError, Machine, Pool, Turn};
+use understory_io::{Arena, IoError, Machine, Pool, Turn, trace_event};
 
 use crate::block::{Block, Page};
 use crate::cache::Cache;
@@ -240,6 +240,7 @@ impl Grid {
     pub fn poison_by(&self, cause: IoError) {
         if self.poison.set(cause).is_ok() {
             log::error!("nothing is written to the data file any more: {cause}");
+            trace_event!(ERROR, %cause, "poisoned");
         }
     }
 

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use understory_format::{
     BlockKind, BlockRef, Checksum, Corruption, Expect, Expected, Place, TwinRef, block, u64_of, usize_of,
 };
-use understory_io::{Buffer, Completion, IoError};
+use understory_io::{Buffer, Completion, IoError, trace_event};
 
 use crate::block::{Block, Identity, Page};
 use crate::cache::{Cache, Key, Shared};
@@ -77,6 +77,7 @@ impl Grid {
         self.counts.twin_fallbacks.one();
         if self.note_damaged(reference.address) {
             log::warn!("{} is damaged ({error}): using its twin {}", reference.address, reference.twin);
+            trace_event!(WARN, address = %reference.address, twin = %reference.twin, %error, "damage: a twin is used");
         }
         Ok(block)
     }
@@ -141,8 +142,7 @@ impl Grid {
         // The kind is what the header says: who asked for another one is told later, others may want this block.
         let identity = Identity::of(&buffer);
         let kind = identity.as_ref().map_or(BlockKind::Value, |identity| identity.kind);
-        block::verify(&buffer, &Expect { reference, kind })
-            .inspect_err(|_| self.counts.reads_corrupt.one())?;
+        block::verify(&buffer, &Expect { reference, kind }).inspect_err(|error| self.count_corrupt(error))?;
         let block = Block::new(Arc::new(buffer), reference, identity?);
         self.block_cache.insert(whole(reference), block.clone());
         Ok(block)
@@ -274,9 +274,17 @@ impl Grid {
         let buffer = completion.into_buffer().map_err(|error| unreadable(reference, error))?;
         let page = Page::new(Arc::new(buffer), range.start - start..range.end - start);
         let verified = page.verify(key.checksum, Place::Page(reference.address, key.page));
-        verified.inspect_err(|_| self.counts.reads_corrupt.one())?;
+        verified.inspect_err(|error| self.count_corrupt(error))?;
         self.page_cache.insert(key, page.clone());
         Ok(page)
+    }
+
+    /// Something failed verification. Whether that is damage, or a reference that is out of date, others know.
+    #[cold]
+    fn count_corrupt(&self, error: &Corruption) {
+        self.counts.reads_corrupt.one();
+        log::debug!("verification failed: {error}");
+        trace_event!(DEBUG, %error, "verification failed");
     }
 }
 

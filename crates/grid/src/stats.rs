@@ -5,6 +5,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use understory_format::BlockKind;
+
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// Counts since the grid was opened, and two gauges at the end.
@@ -29,6 +31,16 @@ macro_rules! counters {
         }
 
         impl Counts {
+            /// What counts the bytes of this kind of block. A catalogue is written with the file's first free set.
+            pub(crate) fn bytes_of(&self, kind: BlockKind) -> &Count {
+                match kind {
+                    BlockKind::Value => &self.value_bytes,
+                    BlockKind::Index => &self.index_bytes,
+                    BlockKind::Manifest => &self.manifest_bytes,
+                    BlockKind::FreeSet | BlockKind::Catalogue => &self.trailer_bytes,
+                }
+            }
+
             pub(crate) fn get(&self) -> GridStats {
                 GridStats { $($name: self.$name.0.load(Ordering::Relaxed),)+ ..GridStats::default() }
             }
@@ -49,7 +61,17 @@ counters! {
     prefetches_skipped,
     /// Blocks written, twins counted twice.
     blocks_written,
-    /// Requests that these were written in.
+    /// Bytes of value blocks handed over to be written.
+    value_bytes,
+    /// Bytes of the index blocks of tables handed over to be written, twins counted twice.
+    index_bytes,
+    /// Bytes of blocks of the manifest log handed over to be written, twins counted twice.
+    manifest_bytes,
+    /// Bytes of encoded free sets handed over to be written, twins counted twice.
+    trailer_bytes,
+    /// Bytes of superblock copies written.
+    superblock_bytes,
+    /// Requests that blocks were written in.
     write_requests,
     /// Times that a writer waited, as enough was in flight.
     write_waits,

@@ -19,6 +19,10 @@ use crate::quorum::{self, COPY_COUNT, Choice, CopyState, NoChoice};
 /// Size and number of the buffers that superblock copies are read and written with.
 pub(crate) const SECTOR_BUFFERS: (usize, usize) = (SUPERBLOCK_SIZE, COPY_COUNT);
 
+/// Bytes that [`write`] writes.
+#[expect(clippy::as_conversions, reason = "widening; From is not const")]
+pub(crate) const BYTES_WRITTEN: u64 = (SUPERBLOCK_SIZE * COPY_COUNT) as u64;
+
 /// The superblock that a file is opened with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {

@@ -13,7 +13,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use understory_format::{BlockAddress, BlockRef, block};
+use understory_format::{BlockAddress, BlockRef, block, u64_of};
 use understory_io::Buffer;
 
 use crate::block::{Block, Identity};
@@ -61,7 +61,7 @@ impl Grid {
     pub(crate) fn hand_over(&self, mut buffer: Buffer, cached: bool) -> Result<Block, GridError> {
         self.check_writable()?;
         let identity = Identity::of(&buffer).expect("a block to be written is sealed");
-        let Identity { address, twin, checksum, .. } = identity;
+        let Identity { kind, address, twin, checksum } = identity;
         let len = self.whole_if_nearly(&mut buffer);
         let buffer = Arc::new(buffer);
         let copy = |address| Block::new(Arc::clone(&buffer), BlockRef { address, checksum }, identity);
@@ -75,7 +75,9 @@ impl Grid {
             ready.extend(self.writes.push(&copy(twin), len));
         }
         self.check_acquired([Some(address), twin]);
-        self.counts.blocks_written.more(1 + u64::from(twin.is_some()));
+        let copies = 1 + u64::from(twin.is_some());
+        self.counts.blocks_written.more(copies);
+        self.counts.bytes_of(kind).more(copies * u64_of(len));
         self.submit_all(ready)?;
         Ok(block)
     }

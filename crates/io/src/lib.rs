@@ -32,6 +32,8 @@ mod prefetch;
 mod sim;
 mod storage;
 mod ticket;
+mod timer;
+mod trace;
 mod turn;
 
 pub use arena::Arena;
@@ -50,6 +52,13 @@ pub use sim::{
 };
 pub use storage::{Counters, SECTOR, Storage, WritePart, WriteParts, write_size};
 pub use ticket::{Completer, Completion, Ticket};
+pub use timer::{Timer, Timings};
+#[cfg(not(feature = "tracing"))]
+#[doc(hidden)]
+pub use trace::NotTraced;
+#[cfg(feature = "tracing")]
+#[doc(hidden)]
+pub use tracing;
 pub use turn::{Taken, Turn};
 
 /// A file offset or size as an index into memory.

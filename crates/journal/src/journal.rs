@@ -15,12 +15,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use smallvec::smallvec;
 use understory_format::{Checksum, Geometry, GroupHeader, Op, SECTOR_SIZE, u64_of, usize_of};
-use understory_io::{Arena, Buffer, IoError, Machine, Pool, WritePart};
+use understory_io::{Arena, Buffer, IoError, Machine, Pool, WritePart, trace_span};
 
 use crate::error::JournalError;
 use crate::group::{Group, GroupBuilder, Mark};
 use crate::ring::{Ring, SECTOR};
 use crate::scan::Head;
+use crate::stats::{Counts, JournalStats};
 
 /// The ring of an open file.
 #[derive(Debug)]
@@ -34,6 +35,7 @@ pub struct Journal {
     /// A buffer for what of a group is behind the ring's end, one for a lone witness.
     wraps: Pool,
     sectors: Pool,
+    counts: Counts,
 }
 
 /// What is written, and what is known about it.
@@ -115,7 +117,8 @@ impl Journal {
         let wraps = arena.pool(ring.group_buffer_size(), 1)?;
         let sectors = arena.pool(SECTOR, 1)?;
         let writing = AtomicBool::new(false);
-        Ok(Self { machine, ring, incarnation, writing, state: Mutex::new(state), wraps, sectors })
+        let (state, counts) = (Mutex::new(state), Counts::default());
+        Ok(Self { machine, ring, incarnation, writing, state, wraps, sectors, counts })
     }
 
     /// Writes a group behind the last one and waits until the machine has taken it; it is durable after the next
@@ -232,6 +235,12 @@ impl Journal {
         self.state.lock().synced.op
     }
 
+    /// What was done since it was begun. Waits for nothing.
+    #[must_use]
+    pub fn stats(&self) -> JournalStats {
+        self.counts.get()
+    }
+
     fn take_turn(&self) -> Turn<'_> {
         let taken = self.writing.swap(true, Ordering::Acquire);
         assert!(!taken, "one at a time writes the journal");
@@ -255,8 +264,16 @@ impl Journal {
         })
     }
 
-    /// Writes a sealed group to its place, in two pieces if the ring ends inside it.
+    /// Writes a sealed group to its place.
     fn append(&self, header: &GroupHeader, buffer: &Arc<Buffer>) -> Result<(), JournalError> {
+        let _span = trace_span!(TRACE, "journal_write", op = header.op_first.get(), size = header.size);
+        self.counts.writes.time(&*self.machine.clock, || self.append_untimed(header, buffer))?;
+        self.counts.wrote(header.size.into());
+        Ok(())
+    }
+
+    /// In two pieces if the ring ends inside it.
+    fn append_untimed(&self, header: &GroupHeader, buffer: &Arc<Buffer>) -> Result<(), JournalError> {
         let free = self.free(&self.state.lock());
         assert!(u64::from(header.size) <= free, "what is in use is not written over");
         let to_end = usize::try_from(self.ring.size_to_end(header.position)).unwrap_or(usize::MAX);
@@ -277,7 +294,9 @@ impl Journal {
     }
 
     fn sync_storage(&self) -> Result<(), JournalError> {
-        self.machine.storage.sync_now().map_err(|error| self.poison(error))
+        let _span = trace_span!(DEBUG, "journal_sync");
+        let synced = self.counts.syncs.time(&*self.machine.clock, || self.machine.storage.sync_now());
+        synced.map_err(|error| self.poison(error))
     }
 
     /// The first error, which is this one if there was none.

@@ -31,6 +31,7 @@ mod reader;
 mod replay;
 mod ring;
 mod scan;
+mod stats;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -41,6 +42,7 @@ pub use journal::Journal;
 pub use make::format;
 pub use replay::Replay;
 pub use scan::{Head, Progress, Start, scan, scan_size};
+pub use stats::JournalStats;
 
 /// The example of the README is compiled and run.
 #[cfg(doctest)]

@@ -5,7 +5,7 @@
 //! Opening: `opening`. Which lives follow one another: `story`.
 
 use parking_lot::Mutex;
-use understory::{Database, TreeStats};
+use understory::{CompactionStats, Database, TreeStats};
 use understory_format::{RecordKind, u64_of};
 use understory_io::SimThreads;
 
@@ -169,6 +169,8 @@ impl World<'_> {
     /// How far the file came.
     fn measure(&self, database: &Database) {
         let stats = database.stats();
+        let CompactionStats { consumed, produced, dropped, .. } = stats.compaction;
+        assert_eq!(consumed, produced + dropped, "each value that is compacted is written or dropped");
         let deepest = |tree: &TreeStats| {
             tree.levels
                 .iter()

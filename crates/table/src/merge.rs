@@ -50,7 +50,9 @@ impl Counts {
         assert!(self.consumed == self.emitted + self.dropped, "each entry is emitted or dropped");
     }
 
-    fn since(self, start: Self) -> Self {
+    /// What came after `start`, an earlier state of the same counts.
+    #[must_use]
+    pub fn since(self, start: Self) -> Self {
         Self {
             consumed: self.consumed - start.consumed,
             emitted: self.emitted - start.emitted,

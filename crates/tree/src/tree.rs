@@ -182,6 +182,12 @@ impl<R: Record> Tree<R> {
         (shared.memory.mutable().len(), shared.memory.immutable().map_or(0, Sealed::len))
     }
 
+    /// Values that were added since open.
+    #[must_use]
+    pub fn appended(&self) -> u64 {
+        self.appended.load(Ordering::Relaxed)
+    }
+
     /// What a level holds.
     #[must_use]
     pub fn level_stats(&self, level: Level) -> LevelStats {

@@ -31,6 +31,11 @@
 //! # }
 //! ```
 //!
+//! # Features
+//! None is on by default.
+//! - `metrics`: `MetricsExporter` hands the figures of [`Database::stats`] to the crate `metrics`.
+//! - `tracing`: spans and events for subscribers of the crate `tracing`.
+//!
 //! # Not here
 //! Offsets and encodings on disk: `understory-format` has them.
 
@@ -39,6 +44,9 @@ mod batch;
 mod clock;
 mod database;
 mod error;
+#[cfg(feature = "metrics")]
+mod exporter;
+mod histogram;
 mod open;
 mod options;
 mod recovery;
@@ -50,19 +58,21 @@ mod stats;
 pub use batch::Batch;
 pub use database::Database;
 pub use error::{Error, Failure, SchemaDifference, SchemaError};
+#[cfg(feature = "metrics")]
+pub use exporter::MetricsExporter;
+pub use histogram::Histogram;
 pub use options::{Options, Recovery};
 pub use scan::Scan;
 pub use schema::Schema;
 pub use sequencer::Durability;
-pub use stats::{Stats, TreeStats};
-pub use understory_forest::CompactionStats;
+pub use stats::{Stats, Waits, Written};
+pub use understory_forest::{CompactionStats, LevelStats, PaceStats, TreeStats};
 pub use understory_format::{
     BlockAddress, Checksum, Corruption, Geometry, GeometryError, Key, Op, Record, record,
 };
 pub use understory_grid::{GridError, GridStats, Space};
-pub use understory_io::{Counters, IoCause, IoError, Machine, OpenError, Operation};
-pub use understory_journal::{Evidence, Fault, Head, JournalError};
-pub use understory_tree::LevelStats;
+pub use understory_io::{Counters, IoCause, IoError, Machine, OpenError, Operation, Timings};
+pub use understory_journal::{Evidence, Fault, Head, JournalError, JournalStats};
 
 /// The example of the workspace's README is compiled and run.
 #[cfg(doctest)]

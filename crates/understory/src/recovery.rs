@@ -17,7 +17,7 @@ use std::path::Path;
 use understory_forest::{Forest, ForestError};
 use understory_format::{Checksum, LocalState, Op};
 use understory_grid::GridError;
-use understory_io::{Arena, Machine};
+use understory_io::{Arena, Machine, trace_event, trace_span};
 use understory_journal::{Head, Journal, JournalError, Mark, Replay, Start};
 
 use crate::applier::Applier;
@@ -40,6 +40,7 @@ pub(crate) struct Recover<'a> {
 impl Recover<'_> {
     /// Brings `forest`, which was opened at its checkpoint, to the last op; begins to write.
     pub(crate) fn run(&self, mut forest: Forest) -> Result<(Applier, Option<Journal>), Error> {
+        let _span = trace_span!(INFO, "recovery", path = %self.path.display());
         let grid = forest.grid();
         let (geometry, local) = (*grid.geometry(), grid.local_state());
         if !geometry.has_journal() {
@@ -83,6 +84,7 @@ impl Recover<'_> {
                 if self.salvage && last_good.op >= needed =>
             {
                 log::warn!("{}: ops {first} to {last} are given up", self.path.display());
+                trace_event!(WARN, %first, %last, "ops are given up");
                 Ok((*last_good, true))
             }
             Err(error) => Err(journal_error(error, self.path)),
@@ -94,6 +96,7 @@ impl Recover<'_> {
         let failed = |error| journal_error(error, self.path);
         let mut groups = Replay::new(self.machine, &geometry, start, head).map_err(failed)?;
         let of = head.op.get() - start.op_flushed.get();
+        trace_event!(INFO, ops = of, from = %start.op_flushed, to = %head.op, "ops are replayed");
         let mut begun = false;
         loop {
             if !begun && applier.op() == start.op_checkpoint {

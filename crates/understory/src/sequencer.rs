@@ -34,14 +34,15 @@ use parking_lot::Mutex;
 use understory_forest::{ForestError, Trees};
 use understory_format::{Op, RecordKind};
 use understory_grid::{Grid, GridError};
-use understory_io::{IoCause, IoError, Machine, Operation, Pool, Turn, fresh_key};
-use understory_journal::{Group, GroupBuilder, Journal};
+use understory_io::{IoCause, IoError, Machine, Operation, Pool, Turn, fresh_key, trace_event, trace_span};
+use understory_journal::{Group, GroupBuilder, Journal, JournalStats};
 
 use crate::Error;
 use crate::applier::Applier;
 use crate::batch::Body;
 use crate::clock::{Clock, Room};
 use crate::error::Failure;
+use crate::stats::Counts;
 
 /// A group of more bytes is applied while the next is written.
 const OVERLAP_SIZE_MIN: u64 = 64 << 10;
@@ -119,6 +120,7 @@ pub(crate) struct Sequencer {
     /// When the write or sync of the journal began that is under way, in nanoseconds of the park's time, and 1 more; 0 if
     /// there is none.
     since: AtomicU64,
+    counts: Counts,
 }
 
 impl Sequencer {
@@ -148,6 +150,7 @@ impl Sequencer {
             durable: AtomicU64::new(durable.get()),
             unsynced: AtomicU64::new(0),
             since: AtomicU64::new(0),
+            counts: Counts::default(),
             applier: Mutex::new(applier),
             machine,
         }
@@ -159,6 +162,14 @@ impl Sequencer {
 
     pub(crate) fn grid(&self) -> &Arc<Grid> {
         &self.grid
+    }
+
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    pub(crate) fn journal_stats(&self) -> JournalStats {
+        self.journal.as_ref().map(Journal::stats).unwrap_or_default()
     }
 
     /// The last op that readers see.
@@ -538,7 +549,8 @@ impl Sequencer {
             return Ok(());
         }
         if let Some(run) = self.with_applier(|applier| applier.run()) {
-            let _id = run.wait()?;
+            let _span = trace_span!(DEBUG, "ring_full");
+            let _id = run.wait_counted(&self.counts.ring_waits, &*self.machine.clock)?;
         }
         journal.release(self.grid.local_state().journal_position);
         assert!(
@@ -604,6 +616,7 @@ impl Sequencer {
         if let Failure::Io(cause) = failure {
             self.grid.poison_by(cause);
         }
+        trace_event!(ERROR, %failure, "no more commits are taken");
         let first = self.staging.lock().failure.get_or_insert(failure).clone();
         // The first in the queue leaves it, and wakes the next.
         self.wake_staging();

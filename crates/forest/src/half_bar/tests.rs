@@ -6,7 +6,7 @@ use understory_compaction::{Job, Outcome};
 use understory_format::{Geometry, Level, TreeId};
 use understory_grid::{FormatState, Grid, GridError, GridOptions, Reservation};
 use understory_io::{Arena, Machine};
-use understory_table::TableError;
+use understory_table::{Counts as Values, TableError};
 
 use super::HalfBar;
 
@@ -23,6 +23,7 @@ struct Seen {
 struct Fake {
     id: u16,
     value_size: u64,
+    size: u64,
     remaining: u64,
     /// Fails when so many values remain.
     fails_at: Option<u64>,
@@ -45,6 +46,11 @@ impl Job for Fake {
 
     fn remaining(&self) -> u64 {
         self.remaining
+    }
+
+    fn counts(&self) -> Values {
+        let done = self.size - self.remaining;
+        Values { consumed: done, emitted: done, dropped: 0 }
     }
 
     fn blocks_bound(&self, quota: u64) -> u64 {
@@ -90,9 +96,9 @@ impl Scene {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let job = |(id, &(value_size, remaining, fails_at))| -> Box<dyn Job> {
             let (grid, seen) = (Arc::clone(&grid), Arc::clone(&seen));
-            Box::new(Fake { id, value_size, remaining, fails_at, grid, seen })
+            Box::new(Fake { id, value_size, size: remaining, remaining, fails_at, grid, seen })
         };
-        let half_bar = HalfBar::new((1..).zip(jobs).map(job).collect());
+        let half_bar = HalfBar::new((1..).zip(jobs).map(job).collect(), Arc::default());
         Self { grid, seen, half_bar }
     }
 

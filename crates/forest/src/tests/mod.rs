@@ -6,6 +6,7 @@ mod failure;
 mod log;
 mod model;
 mod rules;
+mod stats;
 mod watch;
 
 use std::collections::BTreeMap;

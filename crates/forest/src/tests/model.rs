@@ -45,7 +45,7 @@ fn check(seed: u64, run: &Run) -> Rig {
 
 fn populated(rig: &Rig) -> usize {
     let counts =
-        |level: usize| rig.forest.tree_stats().any(|(_, _, _, levels)| levels[level].table_count > 0);
+        |level: usize| rig.forest.stats().trees.iter().any(|tree| tree.levels[level].table_count > 0);
     (0..7).filter(|level| counts(*level)).count()
 }
 
@@ -53,7 +53,7 @@ fn populated(rig: &Rig) -> usize {
 fn tables_of_one_block() {
     let run = Run { geometry: geometry(), bars: 160, keys: 4_000, checkpoints: 3, reopens: 60 };
     let rig = check(1, &run);
-    assert!(populated(&rig) >= 4, "{:?}", rig.forest.tree_stats().collect::<Vec<_>>());
+    assert!(populated(&rig) >= 4, "{:?}", rig.forest.stats());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use understory_io::Machine;
 use understory_testkit::{Item, Pair, Posting, Quad, TestRecord};
 
 use super::{BLOCKS, Rig, geometry, load, specs};
-use crate::{ForestError, Root, TreeSpec};
+use crate::{ForestError, Root, TreeSpec, TreeStats};
 
 /// Puts keys `from..to` of pairs, as many beats as it takes.
 fn put_pairs(rig: &mut Rig, keys: impl IntoIterator<Item = u64>, tombstone: bool) {
@@ -17,9 +17,12 @@ fn put_pairs(rig: &mut Rig, keys: impl IntoIterator<Item = u64>, tombstone: bool
     }
 }
 
+fn pairs(rig: &Rig) -> TreeStats {
+    rig.forest.stats().trees.into_iter().find(|tree| tree.name == "pairs").unwrap()
+}
+
 fn levels(rig: &Rig) -> Vec<u64> {
-    let pairs = rig.forest.tree_stats().find(|(name, ..)| *name == "pairs").unwrap();
-    pairs.3.iter().map(|level| level.value_count).collect()
+    pairs(rig).levels.iter().map(|level| level.value_count).collect()
 }
 
 /// Nothing is below that the tombstones could hide, so the flush writes nothing and edits nothing.
@@ -43,8 +46,8 @@ fn a_bar_is_flushed_within_the_next() {
     let mut rig = Rig::new(geometry(), 1);
     put_pairs(&mut rig, 0..100, false);
     let counts = |rig: &Rig| {
-        let pairs = rig.forest.tree_stats().find(|(name, ..)| *name == "pairs").unwrap();
-        (pairs.2, pairs.3[0].value_count)
+        let pairs = pairs(rig);
+        ((pairs.mutable_count, pairs.immutable_count), pairs.levels[0].value_count)
     };
     for _ in 0..3 {
         rig.close(false).unwrap();
@@ -151,7 +154,7 @@ fn trees_are_found_by_their_record() {
     let rig = Rig::new(geometry(), 1);
     assert!(rig.forest.tree::<Item>().is_some() && rig.forest.tree::<Posting>().is_some());
     assert!(rig.forest.tree::<Quad>().is_none());
-    let names: Vec<_> = rig.forest.tree_stats().map(|(name, size, ..)| (name, size)).collect();
+    let names: Vec<_> = rig.forest.stats().trees.iter().map(|tree| (tree.name, tree.value_size)).collect();
     assert_eq!(names, [("items", 144), ("pairs", 16), ("postings", 18)]);
 }
 

@@ -10,7 +10,7 @@ use understory_grid::Grid;
 use understory_manifest_log::ManifestLog;
 use understory_testkit::{Item, Pair, Posting};
 
-use crate::{Forest, Half};
+use crate::{CompactionStats, Forest, Half, TreeStats};
 
 /// What was seen after the last close.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub(super) struct Watch {
     released: BTreeMap<BlockAddress, u64>,
     /// The live tables, by their index blocks.
     tables: BTreeSet<BlockAddress>,
+    /// For each tree, the values in tables when the forest was opened.
+    opened: Vec<u64>,
 }
 
 /// The forest's clock before a close.
@@ -31,7 +33,7 @@ impl Watch {
     pub(super) fn new(forest: &Forest) -> Self {
         let checkpoints = forest.grid().checkpoint_state().number;
         let released = released(forest).into_iter().map(|address| (address, checkpoints)).collect();
-        Self { released, tables: tables(forest) }
+        Self { released, tables: tables(forest), opened: table_values(forest) }
     }
 
     pub(super) fn before_close(&self, forest: &Forest) -> Before {
@@ -39,7 +41,8 @@ impl Watch {
     }
 
     /// What was released is what the checkpoint said.
-    pub(super) fn after_open(&self, forest: &Forest) {
+    pub(super) fn after_open(&mut self, forest: &Forest) {
+        self.opened = table_values(forest);
         assert_eq!(released(forest), self.released.keys().copied().collect());
         assert_eq!(tables(forest), self.tables);
         check_owners(forest);
@@ -53,7 +56,9 @@ impl Watch {
         assert_eq!(forest.beat(), before.beat.next());
         self.check_free(before, forest);
         self.check_visible(forest, ends_half);
+        check_stats(forest);
         if ends_half {
+            self.check_accounting(forest);
             verify_manifests(forest);
             check_limits(forest, schedule.half(before.beat));
         }
@@ -62,6 +67,16 @@ impl Watch {
             // The work of the next beat may have begun. Before it, the forest compared the counts (R15).
             assert!(owned(forest).is_subset(&in_use(forest)), "what has an owner is in use");
             check_log(forest);
+        }
+    }
+
+    /// While no compaction is half done: what was put is in a memtable, in a table or was dropped.
+    fn check_accounting(&self, forest: &Forest) {
+        for (tree, opened) in forest.stats().trees.iter().zip(&self.opened) {
+            let flushed = tree.appended - tree.mutable_count - tree.immutable_count;
+            let in_tables: u64 = tree.levels.iter().map(|level| level.value_count).sum();
+            let dropped = compaction(tree).dropped;
+            assert_eq!(opened + flushed, in_tables + dropped, "{}: {tree:?}", tree.name);
         }
     }
 
@@ -123,6 +138,46 @@ fn released(forest: &Forest) -> BTreeSet<BlockAddress> {
     blocks(forest, |address| free_set.is_released(address))
 }
 
+/// The values in tables, for each tree.
+fn table_values(forest: &Forest) -> Vec<u64> {
+    let values = |tree: &TreeStats| tree.levels.iter().map(|level| level.value_count).sum();
+    forest.stats().trees.iter().map(values).collect()
+}
+
+/// What was compacted in all levels of a tree.
+fn compaction(tree: &TreeStats) -> CompactionStats {
+    let mut sum = CompactionStats::default();
+    tree.levels.iter().for_each(|level| sum += level.compaction);
+    sum
+}
+
+/// The figures agree with each other, and with what they are about.
+fn check_stats(forest: &Forest) {
+    let stats = forest.stats();
+    assert_eq!(stats.beat, forest.beat());
+    let mut sum = CompactionStats::default();
+    for tree in &stats.trees {
+        for level in &tree.levels {
+            let CompactionStats { consumed, produced, dropped, .. } = level.compaction;
+            assert_eq!(consumed, produced + dropped, "{}: {level:?}", tree.name);
+        }
+        sum += compaction(tree);
+    }
+    assert_eq!(stats.compaction, sum);
+    let blocks: u64 = forest.tables().map(|(_, table)| 2 + u64::from(table.value_block_count)).sum();
+    let size: u64 = stats.trees.iter().flat_map(|tree| &tree.levels).map(|level| level.size).sum();
+    assert_eq!(size, blocks * u64::from(forest.grid().geometry().block_size));
+    let pace = stats.pace;
+    assert_eq!(
+        pace.done_total + pace.quota,
+        pace.quota_total,
+        "what was given is done but for the open beat"
+    );
+    let beats_left = forest.schedule().beats_left_in_half(forest.beat());
+    let left = pace.work - pace.done;
+    assert!(pace.quota >= left / beats_left && pace.quota <= left, "{pace:?}, {beats_left} beats left");
+}
+
 fn verify_manifests(forest: &Forest) {
     forest.tree::<Item>().unwrap().manifest().verify().unwrap();
     forest.tree::<Pair>().unwrap().manifest().verify().unwrap();
@@ -143,12 +198,13 @@ fn check_limits(forest: &Forest, half: Half) {
         forest.tree::<Pair>().unwrap().layout().value_count_max,
         forest.tree::<Posting>().unwrap().layout().value_count_max,
     ];
-    for ((name, _, _, levels), table_max) in forest.tree_stats().zip(table_maxima) {
+    for (TreeStats { name, levels, .. }, table_max) in forest.stats().trees.iter().zip(table_maxima) {
         let deepest = levels.len() - 1;
         let drained = levels.iter().enumerate().take(deepest).skip(drained).step_by(2);
         for (level, stats) in drained {
             let limit = table_max * growth.pow(u32::try_from(level).unwrap() + 1);
             assert!(stats.value_count <= limit, "{name}, level {level}: {stats:?}, limit {limit}");
+            assert_eq!(stats.value_count_max, Some(limit), "{name}, level {level}");
         }
     }
 }

@@ -244,3 +244,20 @@ fn what_was_read_ahead_badly_shows_at_the_read() {
     grid.flush().unwrap();
     assert_eq!(storage.in_flight(), 0);
 }
+
+/// Blocks of the other kinds: the engine's own tests.
+#[test]
+fn bytes_of_trailers_and_superblocks_add_up_to_what_was_written() {
+    let (machine, storage) = formatted(9);
+    let before = storage.counters();
+    let grid = open(&machine);
+    for (blocks, size) in [(0, 0), (3, 9), (7, 3000)] {
+        for _ in 0..blocks {
+            write_one(&grid, &vec![1; size]).unwrap();
+        }
+        grid.checkpoint(&update(grid.checkpoint_state().beat.get() + 1)).unwrap();
+        let (stats, written) = (grid.stats(), storage.counters().since(&before).bytes_written);
+        assert_eq!(stats.superblock_bytes, stats.superblocks_written * 4 * 4096);
+        assert_eq!(stats.trailer_bytes + stats.superblock_bytes, written, "{stats:?}");
+    }
+}

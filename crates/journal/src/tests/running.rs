@@ -1,7 +1,9 @@
 //! The running ring: what it refuses, what it says of itself, what failures do to it.
 
+use std::time::Duration;
+
 use understory_format::GroupHeader;
-use understory_io::{IoCause, IoError, Operation};
+use understory_io::{IoCause, IoError, Operation, SimFault};
 
 use super::*;
 
@@ -393,4 +395,33 @@ fn header_before(machine: &Machine, geometry: &Geometry, position: u64) -> Check
     let offset = geometry.journal_offset() + position % geometry.journal_size;
     let sector = machine.storage.read(offset, pool.take().unwrap()).wait().into_buffer().unwrap();
     GroupHeader::decode(&sector).unwrap().0.parent
+}
+
+#[test]
+fn what_is_counted_is_what_the_storage_saw() {
+    let (mut world, session, machine, _storage) = begun(40);
+    let before = machine.storage.counters();
+    world.work(&session, BUFFERED, 200, &mut fastrand::Rng::with_seed(3)).unwrap();
+    let done = machine.storage.counters().since(&before);
+    let stats = session.journal.stats();
+    assert_eq!((stats.bytes_written, stats.syncs.count), (done.bytes_written, done.syncs));
+    // A group that goes round the end of the ring is two writes.
+    assert!(stats.writes.count > 200, "{stats:?}: groups and lone witnesses");
+    assert!((stats.writes.count + 1..2 * stats.writes.count).contains(&done.writes), "{stats:?}, {done:?}");
+}
+
+#[test]
+fn slow_writes_and_syncs_are_timed_apart() {
+    for (slow, is_write) in [(0, true), (1, false)] {
+        let (mut world, session, _machine, storage) = begun(40);
+        let delay = Duration::from_secs(3);
+        storage.befall(storage.operations() + slow, SimFault::Delay(delay));
+        world.write(&session, &mut fastrand::Rng::with_seed(3)).unwrap();
+        world.sync(&session).unwrap();
+        let stats = session.journal.stats();
+        let (long, short) = if is_write { (stats.writes, stats.syncs) } else { (stats.syncs, stats.writes) };
+        assert_eq!((long.count, short.count), (1, 1));
+        assert!(long.max >= delay && long.total == long.max, "{stats:?}");
+        assert!(short.total < delay, "{stats:?}");
+    }
 }

@@ -25,11 +25,12 @@ use understory::Geometry;
 type Failure = Box<dyn std::error::Error>;
 
 const USAGE: &str = "\
-usage: flights [--json FILE] [--path FILE] [--keep] [--data FOLDER] [--scratch FOLDER]
+usage: flights [--json FILE] [--path FILE] [--keep] [--stats] [--data FOLDER] [--scratch FOLDER]
 
   --json FILE       writes the results there too
   --path FILE       where the data file goes; must not be there yet
   --keep            leaves the data files where they are
+  --stats           prints the engine's own figures of the load
   --data FOLDER     where the bundled flights are (data/nycflights13)
   --scratch FOLDER  where the data file goes without --path (target/demo)
 ";
@@ -38,6 +39,7 @@ struct Arguments {
     json: Option<PathBuf>,
     path: Option<PathBuf>,
     keep: bool,
+    stats: bool,
     data: PathBuf,
     scratch: PathBuf,
 }
@@ -61,6 +63,7 @@ fn arguments(mut parser: lexopt::Parser) -> Result<Arguments, Failure> {
         json: None,
         path: None,
         keep: false,
+        stats: false,
         data: "data/nycflights13".into(),
         scratch: "target/demo".into(),
     };
@@ -69,6 +72,7 @@ fn arguments(mut parser: lexopt::Parser) -> Result<Arguments, Failure> {
             Arg::Long("json") => arguments.json = Some(parser.value()?.into()),
             Arg::Long("path") => arguments.path = Some(parser.value()?.into()),
             Arg::Long("keep") => arguments.keep = true,
+            Arg::Long("stats") => arguments.stats = true,
             Arg::Long("data") => arguments.data = parser.value()?.into(),
             Arg::Long("scratch") => arguments.scratch = parser.value()?.into(),
             Arg::Short(_) | Arg::Long(_) | Arg::Value(_) => {
@@ -110,6 +114,9 @@ fn run(arguments: &Arguments) -> Result<bool, Failure> {
     for plan in &plans {
         let pass = pass::run(plan, &arguments.data, arguments.keep, &flights, &plain)?;
         report::print(&pass, &plain, &airlines);
+        if arguments.stats {
+            report::print_stats(&pass.stats);
+        }
         passes.push(pass);
     }
     if let Some(file) = &arguments.json {

@@ -16,8 +16,8 @@ pub(crate) struct Pass {
     pub(crate) name: &'static str,
     pub(crate) path: PathBuf,
     pub(crate) loaded: Loaded,
-    /// Bytes handed to the file while loading, the checkpoint included.
-    pub(crate) bytes_written: u64,
+    /// Of the load, the checkpoint included.
+    pub(crate) stats: Stats,
     pub(crate) file_size: u64,
     pub(crate) reopen: Duration,
     /// Of the reopened file.
@@ -54,9 +54,14 @@ impl Pass {
         self.questions.iter().all(|question| question.matches) && self.checks.iter().all(Check::holds)
     }
 
+    /// Bytes handed to the file while loading.
+    pub(crate) fn bytes_written(&self) -> u64 {
+        self.stats.io.bytes_written
+    }
+
     /// Bytes written to the file per byte of records.
     pub(crate) fn write_amplification(&self) -> f64 {
-        float(self.bytes_written) / float(self.loaded.record_bytes)
+        float(self.bytes_written()) / float(self.loaded.record_bytes)
     }
 
     /// Bytes of the file per byte of records.
@@ -84,7 +89,7 @@ pub(crate) fn run(
     }
     let _file = DataFile { path: &plan.path, keep };
     let (db, loaded) = load::load(plan, flights)?;
-    let bytes_written = db.stats().io.bytes_written;
+    let stats = db.stats();
     db.close()?;
     let file_size = plan.path.metadata()?.len();
 
@@ -107,7 +112,7 @@ pub(crate) fn run(
         name: plan.name,
         path: plan.path.clone(),
         loaded,
-        bytes_written,
+        stats,
         file_size,
         reopen,
         trees,

@@ -5,6 +5,7 @@ use crate::pass::{Check, Pass};
 use crate::plain::Plain;
 use serde_json::{Value, json};
 use std::time::Duration;
+use understory::Stats;
 
 /// Airlines by code, for people.
 pub(crate) type Airlines = Vec<(String, String)>;
@@ -24,7 +25,7 @@ pub(crate) fn print(pass: &Pass, plain: &Plain, airlines: &Airlines) {
     );
     println!(
         "  written    {} MiB to the device for {} MiB of records: {:.2} bytes per byte",
-        pass.bytes_written >> 20,
+        pass.bytes_written() >> 20,
         loaded.record_bytes >> 20,
         pass.write_amplification(),
     );
@@ -54,6 +55,12 @@ pub(crate) fn print(pass: &Pass, plain: &Plain, airlines: &Airlines) {
     for check in &pass.checks {
         println!("    {} {:>9} {}{}", verdict(check.holds()), check.found, check.name, expected(check));
     }
+}
+
+/// Prints the engine's own figures.
+pub(crate) fn print_stats(stats: &Stats) {
+    println!("  statistics after the load");
+    stats.to_string().lines().for_each(|line| println!("    {line}"));
 }
 
 /// Prints what all passes have in common.
@@ -122,7 +129,7 @@ fn pass_json(pass: &Pass, plain: &Plain) -> Value {
             result("space amplification", "bytes/byte", pass.space_amplification()),
             result("file size", "bytes", float(pass.file_size)),
             result("bytes of records", "bytes", float(pass.loaded.record_bytes)),
-            result("bytes written", "bytes", float(pass.bytes_written)),
+            result("bytes written", "bytes", float(pass.bytes_written())),
             result("reopen", "ms", pass.reopen.as_secs_f64() * 1e3),
             result("lookup rate", "flights/s", per_second(plain.rows, pass.lookups)),
         ],

@@ -15,4 +15,5 @@ mod flips;
 mod journal;
 mod model;
 mod read_only;
+mod stats;
 mod threads;
