@@ -132,7 +132,12 @@ impl IoError {
         match self.source {
             IoCause::Truncated | IoCause::Injected => true,
             IoCause::Os(number) => MEDIA.iter().any(|errno| errno.raw_os_error() == number),
-            _ => false,
+            IoCause::Unlinked
+            | IoCause::NoSpace
+            | IoCause::Crashed
+            | IoCause::Abandoned
+            | IoCause::TimedOut
+            | IoCause::ArenaFull { .. } => false,
         }
     }
 }

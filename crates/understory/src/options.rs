@@ -22,7 +22,8 @@ const GENERATIONS: u64 = 3;
 const INDEX_SIZE_PER_VALUE: u64 = 20;
 /// Of the memory that is not for memtables, the part for single pages, as a divisor.
 const PAGE_SHARE: u64 = 4;
-/// Blocks that compaction and a few scans hold at once.
+/// Blocks that compaction and a few scans hold at once: four jobs of two sources, which read four blocks ahead, and a
+/// writer, take 56 of them.
 const BLOCKS_IN_USE: u32 = 96;
 /// The fewest pages that are worth a cache.
 const PAGE_COUNT_MIN: u32 = 16;

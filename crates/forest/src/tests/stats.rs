@@ -30,7 +30,7 @@ fn delay(sim: &SimStorage, delay_max: Duration) {
 }
 
 /// So few that compactions wait for what they write, and read what is not in memory.
-const FEW_BLOCKS: u32 = 20;
+const FEW_BLOCKS: u32 = 36;
 
 /// Closes a bar whose beats each put a few pairs; gives the checkpoint, if `root` asks for one.
 fn close_bar(forest: &mut Forest, model: &mut Model, root: Option<&Root>) -> Option<Arc<CheckpointRun>> {
