@@ -114,15 +114,17 @@ pub(super) fn sync_data(fd: impl AsFd) -> Result<(), Errno> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{Mode, OFlags};
+
     use super::*;
 
     #[test]
     fn a_copy_of_the_descriptor_keeps_no_lock() {
         let folder = tempfile::tempdir().expect("a folder");
         let open = || {
-            let path = folder.path().join("file");
-            let options = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(path);
-            UnixFile { fd: options.expect("opened").into() }
+            let flags = OFlags::RDWR | OFlags::CREATE;
+            let fd = rustix::fs::open(folder.path().join("file"), flags, Mode::RUSR | Mode::WUSR);
+            UnixFile { fd: fd.expect("opened") }
         };
         let lock = |file: &UnixFile| rustix::fs::flock(&file.fd, FlockOperation::NonBlockingLockExclusive);
         let first = open();
