@@ -56,7 +56,7 @@ pub use schema::Schema;
 pub use sequencer::Durability;
 pub use stats::{Stats, TreeStats};
 pub use understory_forest::CompactionStats;
-pub use understory_format::{Corruption, Geometry, GeometryError, Key, Op, Record, record};
+pub use understory_format::{Corruption, Geometry, GeometryError, Key, Level0, Op, Record, record};
 pub use understory_grid::{GridError, GridStats, Space};
 pub use understory_io::{Counters, IoError, Machine, OpenError};
 pub use understory_journal::JournalError;

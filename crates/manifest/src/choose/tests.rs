@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
-use understory_format::{Beat, BlockAddress, Level, u64_of};
+use understory_format::{Beat, BlockAddress, Direction, Level, TableInfo, u64_of};
 
-use super::{Choice, KeyRange};
+use super::{Choice, Flush, FlushChoice, KeyRange};
 use crate::testing::{info, level, table};
 use crate::{Manifest, Table};
 
@@ -26,7 +26,7 @@ fn random_level(rng: &mut Rng, count: usize, space: u32, address: &mut u64) -> V
 }
 
 fn manifest(levels: &[Vec<Table<u32>>]) -> Manifest<u32> {
-    let mut manifest = Manifest::new(u8::try_from(levels.len()).unwrap());
+    let mut manifest = Manifest::new(u8::try_from(levels.len()).unwrap(), 1);
     for (number, tables) in levels.iter().enumerate() {
         for table in tables {
             manifest.insert(level(u8::try_from(number).unwrap()), *table);
@@ -91,7 +91,7 @@ fn naive_join(chosen: &[Table<u32>], targets: &[Table<u32>]) -> Vec<Group> {
 }
 
 fn inputs(plan: &[Choice<u32>]) -> Vec<Group> {
-    plan.iter().map(|choice| (choice.sources.clone(), choice.targets.clone())).collect()
+    plan.iter().map(|choice| (choice.sources.concat(), choice.targets.clone())).collect()
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn drain_equals_brute_force() {
         let plan = manifest.plan_level(level(0), limit);
         let chosen = naive_drain(&sources, &targets, limit);
         assert_eq!(inputs(&plan), naive_join(&chosen, &targets));
-        joined += plan.iter().filter(|choice| choice.sources.len() > 1).count();
+        joined += plan.iter().filter(|choice| choice.sources.concat().len() > 1).count();
         let kept: u64 = total - chosen.iter().map(|table| table.info.value_count).sum::<u64>();
         assert!(kept <= limit);
         for choice in &plan {
@@ -133,7 +133,7 @@ fn check_plan(
     let manifest = manifest(&[make(sources, 1), make(targets, 1001)]);
     let plan = manifest.plan_level(level(0), limit);
     let keys = |tables: &[Table<u32>]| tables.iter().map(|table| table.key_min).collect::<Vec<_>>();
-    let found: Vec<_> = plan.iter().map(|choice| (keys(&choice.sources), keys(&choice.targets))).collect();
+    let found: Vec<_> = plan.iter().map(|choice| (keys(&choice.sources.concat()), keys(&choice.targets))).collect();
     let expected: Vec<_> = expected.iter().map(|(s, t)| (s.to_vec(), t.to_vec())).collect();
     assert_eq!(found, expected);
 }
@@ -185,8 +185,12 @@ fn a_table_whose_tombstones_can_go_does_not_move() {
 fn check_flush(tables: &[(u32, u32, u64)], flush: (u32, u32, u64), expected: &[u32], range: (u32, u32)) {
     let tables: Vec<Table<u32>> =
         tables.iter().zip(0..).map(|(t, i)| table(1 + 2 * i, t.0, t.1, t.2)).collect();
-    let choice = manifest(&[tables]).plan_flush(flush.0, flush.1, flush.2, 100);
-    assert_eq!(choice.targets.iter().map(|table| table.key_min).collect::<Vec<_>>(), expected);
+    let memtable = KeyRange::new(flush.0, flush.1).unwrap();
+    let flush = Flush { range: memtable, value_count: flush.2, sample: &[] };
+    let choice = manifest(&[tables]).plan_flush(&flush, 100);
+    let targets = choice.targets.concat();
+    assert_eq!(targets.iter().map(|table| table.key_min).collect::<Vec<_>>(), expected);
+    assert!(choice.cuts.is_empty());
     assert_eq!((choice.range.min(), choice.range.max()), range);
 }
 
@@ -241,15 +245,30 @@ struct Model {
     expected: BTreeMap<u32, u64>,
     address: u64,
     version: u64,
+    /// Flushes so far.
+    age: u64,
 }
 
 const TABLE_VALUE_MAX: u64 = 8;
 const SPACE: u32 = 400;
 
+/// What is put into a level: values, and where tables end.
+struct Output<'a> {
+    merged: BTreeMap<u32, Option<u64>>,
+    cuts: &'a [u32],
+    keep_tombstones: bool,
+    age: Beat,
+}
+
 impl Model {
+    fn new(levels: u8, runs_max: u8) -> Self {
+        let (contents, expected) = (BTreeMap::new(), BTreeMap::new());
+        Self { manifest: Manifest::new(levels, runs_max), contents, expected, address: 1, version: 0, age: 0 }
+    }
+
     fn read(&self, key: u32) -> Option<u64> {
-        for level in self.manifest.levels() {
-            let Some(table) = self.manifest.find(level, key, Beat::MAX) else { continue };
+        for run in self.manifest.sources() {
+            let Some(table) = run.find(key, Beat::MAX) else { continue };
             let content = &self.contents[&table.info.index.address];
             if let Ok(found) = content.binary_search_by_key(&key, |(key, _)| *key) {
                 return content[found].1;
@@ -258,21 +277,26 @@ impl Model {
         None
     }
 
-    fn take(&mut self, level: Level, tables: &[Table<u32>], merged: &mut BTreeMap<u32, Option<u64>>) {
-        for table in tables {
+    /// Takes tables out, run by run, the newest first, and puts what they hold over what was merged.
+    fn take(&mut self, level: Level, runs: &[Vec<Table<u32>>], merged: &mut BTreeMap<u32, Option<u64>>) {
+        for table in runs.iter().rev().flatten() {
             self.manifest.remove(level, table);
             merged.extend(self.contents.remove(&table.info.index.address).unwrap());
         }
     }
 
-    fn put(&mut self, level: Level, merged: BTreeMap<u32, Option<u64>>, keep_tombstones: bool) {
+    fn put(&mut self, level: Level, output: Output<'_>) {
+        let Output { merged, cuts, keep_tombstones, age } = output;
         let kept = |entry: &(u32, Option<u64>)| keep_tombstones || entry.1.is_some();
         let values: Vec<_> = merged.into_iter().filter(kept).collect();
-        for content in values.chunks(8) {
+        let piece = |key: u32| cuts.iter().filter(|cut| **cut < key).count();
+        let pieces = values.chunk_by(|one, next| piece(one.0) == piece(next.0));
+        for content in pieces.flat_map(|piece| piece.chunks(8)) {
             self.address += 2;
             let (min, max) = (content[0].0, content.last().unwrap().0);
-            let mut info = info(self.address, min, max, u64_of(content.len()));
-            info.tombstone_count = u64_of(content.iter().filter(|(_, value)| value.is_none()).count());
+            let info = info(self.address, min, max, u64_of(content.len()));
+            let tombstone_count = u64_of(content.iter().filter(|(_, value)| value.is_none()).count());
+            let info = TableInfo { tombstone_count, age, beat_min: Beat::new(self.age), ..info };
             self.contents.insert(info.index.address, content.to_vec());
             self.manifest.insert(level, Table::new(info).unwrap());
         }
@@ -281,7 +305,8 @@ impl Model {
     fn flush(&mut self, rng: &mut Rng) {
         let mut memtable = BTreeMap::new();
         let (base, width) = (rng.u32(0..SPACE), if rng.bool() { SPACE } else { rng.u32(1..40) });
-        for _ in 0..rng.u32(1..20) {
+        let count = if rng.u8(0..4) == 0 { rng.u32(1..80) } else { rng.u32(1..20) };
+        for _ in 0..count {
             let key = (base + rng.u32(0..width)) % SPACE;
             self.version += 1;
             if rng.u8(0..4) == 0 {
@@ -292,12 +317,50 @@ impl Model {
                 self.expected.insert(key, self.version);
             }
         }
+        self.age += 1;
         let (min, max) = (*memtable.first_key_value().unwrap().0, *memtable.last_key_value().unwrap().0);
-        let choice = self.manifest.plan_flush(min, max, u64_of(memtable.len()), TABLE_VALUE_MAX);
+        let range = KeyRange::new(min, max).unwrap();
+        let sample: Vec<u32> = memtable.keys().copied().step_by(rng.usize(1..4)).collect();
+        let flush = Flush { range, value_count: u64_of(memtable.len()), sample: &sample };
+        let choice = self.manifest.plan_flush(&flush, TABLE_VALUE_MAX);
+        self.check_flush(&choice, u64_of(memtable.len()));
+        let youngest = choice.targets.len();
+        let joined = match self.manifest.runs_max() {
+            1 => Vec::new(),
+            _ => self.manifest.plan_coalesce_runs(TABLE_VALUE_MAX, youngest),
+        };
         let mut merged = BTreeMap::new();
         self.take(level(0), &choice.targets, &mut merged);
         merged.extend(memtable);
-        self.put(level(0), merged, choice.keep_tombstones);
+        let (keep_tombstones, age) = (choice.keep_tombstones, Beat::new(self.age));
+        self.put(level(0), Output { merged, cuts: &choice.cuts, keep_tombstones, age });
+        self.execute(rng, level(0), level(0), joined);
+        self.check_runs();
+    }
+
+    /// R19: a flush takes whole runs, the youngest, and only if they are too many or small beside it.
+    fn check_flush(&self, choice: &FlushChoice<u32>, value_count: u64) {
+        assert!(choice.cuts.is_sorted_by(|one, next| one < next), "{:?}", choice.cuts);
+        let runs = self.manifest.runs(level(0));
+        if self.manifest.runs_max() == 1 {
+            return;
+        }
+        let too_many = runs.len() == usize::from(self.manifest.runs_max());
+        assert!(!too_many || !choice.targets.is_empty(), "there is room for a run more");
+        let mut gathered = value_count;
+        for (place, (run, taken)) in runs.iter().zip(&choice.targets).enumerate() {
+            assert!(run.iter(Beat::MAX, Direction::Ascending).eq(taken), "a run is taken whole");
+            let values: u64 = taken.iter().map(|table| table.info.value_count).sum();
+            let is_small = if too_many { values <= gathered } else { 8 * values <= gathered };
+            assert!(is_small || too_many && place == 0, "{values} values beside {gathered}");
+            gathered += values;
+        }
+    }
+
+    /// R19: level 0 has no more runs than it may, and of a run no two neighbours fit into an eighth of a table.
+    fn check_runs(&self) {
+        let runs = self.manifest.runs(level(0));
+        assert!(runs.len() <= usize::from(self.manifest.runs_max()));
     }
 
     /// Executes a whole plan on the state it was made for, in any order.
@@ -305,23 +368,45 @@ impl Model {
         rng.shuffle(&mut plan);
         for choice in plan {
             if choice.is_move {
-                self.manifest.update(source, target, choice.sources[0]);
+                self.manifest.update(source, target, choice.sources[0][0]);
                 continue;
             }
+            let inputs = choice.sources.iter().flatten().chain(&choice.targets);
+            let age = inputs.map(|table| table.info.age).max().unwrap();
             let mut merged = BTreeMap::new();
-            self.take(target, &choice.targets, &mut merged);
+            self.take(target, &[choice.targets], &mut merged);
             self.take(source, &choice.sources, &mut merged);
-            self.put(target, merged, choice.keep_tombstones);
+            self.put(target, Output { merged, cuts: &[], keep_tombstones: choice.keep_tombstones, age });
         }
     }
 
     fn compact(&mut self, rng: &mut Rng, number: u8) {
         let (source, target) = (level(number), level(number + 1));
-        let plan = self.manifest.plan_level(source, TABLE_VALUE_MAX << (2 * number));
+        let limit = if rng.u8(0..16) == 0 { 0 } else { TABLE_VALUE_MAX << (2 * number) };
+        let plan = self.manifest.plan_level(source, limit);
+        self.check_older(&plan);
         let busy: Vec<_> = plan.iter().map(|choice| choice.range).collect();
         let small = self.manifest.plan_coalesce(target, TABLE_VALUE_MAX, &busy);
         self.execute(rng, source, target, plan.into_iter().chain(small).collect());
-        assert!(self.manifest.value_count(source) <= TABLE_VALUE_MAX << (2 * number));
+        assert!(self.manifest.value_count(source) <= limit);
+    }
+
+    /// R20: of level 0 in runs, what is older than an input and overlaps it is an input of the same choice, and newer
+    /// inputs stand first.
+    fn check_older(&self, plan: &[Choice<u32>]) {
+        if self.manifest.runs_max() == 1 {
+            return;
+        }
+        for choice in plan {
+            let sources = choice.sources.concat();
+            assert!(choice.sources.iter().is_sorted_by(|a, b| a[0].info.age > b[0].info.age) || sources[0].info.age == sources.last().unwrap().info.age || self.manifest.get(level(0), &sources[0]).is_none());
+            for source in sources.iter().filter(|source| self.manifest.get(level(0), source).is_some()) {
+                for other in self.manifest.iter(level(0), Beat::MAX) {
+                    let is_below = other.info.age < source.info.age && other.range().overlaps(&source.range());
+                    assert!(!is_below || sources.contains(other), "{other:?} stays below {source:?}");
+                }
+            }
+        }
     }
 
     fn check(&self) {
@@ -334,11 +419,10 @@ impl Model {
 
 #[test]
 fn executed_plans_keep_readers_right() {
-    for seed in 0..6 {
-        let mut rng = Rng::with_seed(seed);
-        let (manifest, contents, expected) = (Manifest::new(4), BTreeMap::new(), BTreeMap::new());
-        let mut model = Model { manifest, contents, expected, address: 1, version: 0 };
-        let mut deepest = 0;
+    for (seed, runs_max) in (0..4).map(|seed| (seed, 1)).chain((4..16).map(|seed| (seed, [2, 3, 4, 8][seed % 4]))) {
+        let mut rng = Rng::with_seed(u64_of(seed));
+        let mut model = Model::new(4, runs_max);
+        let (mut deepest, mut runs) = (0, 0);
         for _ in 0..250 {
             model.flush(&mut rng);
             model.check();
@@ -347,6 +431,7 @@ fn executed_plans_keep_readers_right() {
                 model.check();
             }
             deepest = deepest.max(model.manifest.value_count(level(3)));
+            runs = runs.max(model.manifest.runs(level(0)).len());
         }
         for number in 1..4 {
             let busy = model.manifest.plan_coalesce(level(number), TABLE_VALUE_MAX, &[]);
@@ -356,5 +441,6 @@ fn executed_plans_keep_readers_right() {
         }
         model.check();
         assert!(deepest > 0, "the last level was reached");
+        assert!(runs >= usize::from(runs_max.min(4)) - usize::from(runs_max > 1), "{runs} of {runs_max} runs were there");
     }
 }
