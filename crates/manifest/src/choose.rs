@@ -44,6 +44,7 @@ use std::collections::BTreeSet;
 use understory_format::{Beat, Direction, Key, KeyRange, Level};
 
 use crate::manifest::Manifest;
+use crate::run::Run;
 use crate::table::Table;
 
 mod flush;
@@ -92,14 +93,17 @@ impl<K: Key> Manifest<K> {
     /// If `source` is the deepest level.
     pub fn plan_level(&self, source: Level, value_limit: u64) -> Vec<Choice<K>> {
         let target = self.below(source);
-        let Some(excess) = self.value_count(source).checked_sub(value_limit).filter(|excess| *excess > 0) else {
+        let excess = self.value_count(source).saturating_sub(value_limit);
+        let is_full = self.has_runs(source.get()) && self.live_runs().count() == usize::from(self.runs_max());
+        if excess == 0 && !is_full {
             return Vec::new();
-        };
+        }
         let windows = self.windows(source, excess);
         let targets: Vec<&Table<K>> = self.iter(target, Beat::MAX).collect();
         let extents: Vec<_> = windows.iter().map(Window::extent).collect();
         let target_extents: Vec<_> = targets.iter().copied().map(Extent::of).collect();
-        let chosen = drain(&extents, &target_extents, excess);
+        let first = if is_full { self.oldest(&windows, &target_extents) } else { Vec::new() };
+        let chosen = drain(&extents, &target_extents, excess, &first);
         let extents: Vec<_> = chosen.iter().filter_map(|index| extents.get(*index).copied()).collect();
         let groups = join(&extents, &overlaps(&extents, &target_extents), &target_extents);
         let tables = |windows_of: &[usize]| -> Vec<&Table<K>> {
@@ -142,6 +146,29 @@ impl<K: Key> Manifest<K> {
 
     fn top(&self) -> Level {
         self.levels().next().expect("a tree has levels")
+    }
+
+    fn live_runs(&self) -> impl Iterator<Item = &Run<K>> {
+        self.runs(self.top()).iter().filter(|run| run.is_live())
+    }
+
+    /// The windows that have to leave level 0 for its oldest run to be gone, if the target then rewrites no more than
+    /// the next flush would by taking the youngest; none if not.
+    fn oldest(&self, windows: &[Window<'_, K>], targets: &[Extent<K>]) -> Vec<usize> {
+        let (Some(oldest), Some(youngest)) = (self.live_runs().last(), self.live_runs().next()) else {
+            return Vec::new();
+        };
+        let is_oldest = |window: &Window<'_, K>| window.tables.iter().any(|table| table.info.age == oldest.age());
+        let places: Vec<usize> =
+            windows.iter().enumerate().filter(|(_, window)| is_oldest(window)).map(|(place, _)| place).collect();
+        let extents: Vec<_> = places.iter().filter_map(|place| windows.get(*place)).map(Window::extent).collect();
+        let (mut overlapped, mut end) = (0_u64, 0);
+        for span in overlaps(&extents, targets) {
+            let fresh = slice(targets, span.start.max(end)..span.end.max(end));
+            overlapped += fresh.iter().map(|target| target.value_count).sum::<u64>();
+            end = span.end.max(end);
+        }
+        if overlapped <= youngest.live().value_count { places } else { Vec::new() }
     }
 
     fn below(&self, source: Level) -> Level {
@@ -305,8 +332,9 @@ impl PartialOrd for Candidate {
     }
 }
 
-/// Chooses sources, the cheapest first, until they hold `excess` values; gives their places in key order.
-fn drain<K: Key>(sources: &[Extent<K>], targets: &[Extent<K>], excess: u64) -> Vec<usize> {
+/// Chooses sources, the `first` and then the cheapest, until they hold `excess` values; gives their places in key
+/// order.
+fn drain<K: Key>(sources: &[Extent<K>], targets: &[Extent<K>], excess: u64, first: &[usize]) -> Vec<usize> {
     let spans = overlaps(sources, targets);
     let sharers = overlaps(targets, sources);
     let values =
@@ -320,8 +348,16 @@ fn drain<K: Key>(sources: &[Extent<K>], targets: &[Extent<K>], excess: u64) -> V
     let mut queue: BTreeSet<Candidate> = candidates.iter().copied().collect();
     let mut taken = vec![false; targets.len()];
     let (mut chosen, mut drained) = (Vec::new(), 0);
-    while drained < excess {
-        let Candidate { own, index, .. } = queue.pop_first().expect("the level holds the excess");
+    let mut first = first.iter().filter_map(|index| sources.get(*index).map(|source| (*index, source.value_count)));
+    loop {
+        let (index, own) = match first.next() {
+            Some(first) => first,
+            None if drained >= excess => break,
+            None => queue.first().map(|next| (next.index, next.own)).expect("the level holds the excess"),
+        };
+        if let Some(candidate) = candidates.get(index) {
+            queue.remove(candidate);
+        }
         drained += own;
         chosen.push(index);
         for target in spans.get(index).cloned().into_iter().flatten() {

@@ -7,7 +7,7 @@
 //!
 //! **Cuts.** What leaves a level 0 in runs is windows, and they are the smaller the fewer tables lie over two of them.
 //! So the tables of a flush end where the windows of older runs do, if that leaves no table too small, and where none
-//! are, at even distances. How many values lie where, a sample of the memtable tells. Of keys that are as good as any
+//! are, at even distances, unless they overlap nothing and may so move as they are. How many values lie where, a sample of the memtable tells. Of keys that are as good as any
 //! other, those are taken at which a table of level 1 ends: the window then overlaps no part of another's tables.
 //!
 //! # Invariants
@@ -18,7 +18,7 @@
 
 use core::ops::Range;
 
-use understory_format::{Beat, Key, KeyRange};
+use understory_format::{Beat, Direction, Key, KeyRange};
 
 use super::windows::windows;
 use super::{RUN_SHARE, owned, slice};
@@ -89,7 +89,7 @@ impl<K: Key> Manifest<K> {
         let oldest = youngest.last().map_or(Beat::MAX, Run::age);
         let keep_tombstones = self.must_keep_in_run(oldest, range.min(), range.max());
         let weights = Weights::new(flush, merged);
-        let below = self.levels().nth(1).into_iter().flat_map(|level| self.iter(level, Beat::MAX));
+        let below = self.levels().nth(1).map_or(&[][..], |level| self.runs(level));
         let cuts = weights.cuts(older, below, table_value_max);
         let targets = targets.iter().map(|tables| owned(tables)).collect();
         FlushChoice { targets, range, cuts, keep_tombstones }
@@ -152,15 +152,20 @@ impl<K: Key> Weights<K> {
         self.points.get(index).map(|(key, _)| *key)
     }
 
-    /// Where the tables of a run end, beside these older runs and the tables of the level below.
-    fn cuts<'a>(
-        &self,
-        older: &[Run<K>],
-        below: impl Iterator<Item = &'a Table<K>>,
-        table_value_max: u64,
-    ) -> Vec<K> {
+    /// Whether the values of a part lie where these runs have tables.
+    fn overlaps(&self, part: Range<u64>, older: &[Run<K>], below: &[Run<K>]) -> bool {
+        let ends = self.key_at(part.start + 1).zip(self.key_at(part.end));
+        let Some(range) = ends.and_then(|(min, max)| KeyRange::new(min, max)) else { return false };
+        let mut runs = older.iter().chain(below);
+        runs.any(|run| run.range(range, Beat::MAX, Direction::Ascending).next().is_some())
+    }
+
+    /// Where the tables of a run end, beside these older runs and the level below.
+    fn cuts(&self, older: &[Run<K>], below: &[Run<K>], table_value_max: u64) -> Vec<K> {
         let (least, piece) = ((table_value_max / RUN_SHARE).max(1), (table_value_max / PIECES).max(1));
-        let ends: Vec<(u64, K)> = below.map(|table| (self.up_to(table.key_max), table.key_max)).collect();
+        let below_tables = below.iter().flat_map(Run::live_tables);
+        let ends: Vec<(u64, K)> =
+            below_tables.map(|table| (self.up_to(table.key_max), table.key_max)).collect();
         let mut cuts = Vec::new();
         let mut last = 0;
         let boundaries = windows(older, true).into_iter().map(|window| Some(window.range.max()));
@@ -170,7 +175,9 @@ impl<K: Key> Weights<K> {
             if boundary.is_some() && !is_cut {
                 continue;
             }
-            self.split(last..weight, piece, &ends, &mut cuts);
+            if self.overlaps(last..weight, older, below) {
+                self.split(last..weight, piece, &ends, &mut cuts);
+            }
             cuts.extend(boundary);
             last = weight;
         }
