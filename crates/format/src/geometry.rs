@@ -245,10 +245,14 @@ impl Geometry {
         holds("beats_per_bar", self.beats_per_bar, self.beats_per_bar.is_multiple_of(2), "an even number")?;
         in_range("share_size", self.share_size, 4096..=GIB)?;
         in_range("batch_size_max", self.batch_size_max, 1..=u64::from(self.share_size))?;
-        in_range("runs_max", self.runs_max, match self.level0 {
-            Level0::Merged => 1..=1,
-            Level0::Runs => 2..=8,
-        })?;
+        in_range(
+            "runs_max",
+            self.runs_max,
+            match self.level0 {
+                Level0::Merged => 1..=1,
+                Level0::Runs => 2..=8,
+            },
+        )?;
         in_range("filter_bits", self.filter_bits, 0..=0)?;
         in_range("journal_size", self.journal_size, 0..=HUGE)?;
         let whole_blocks = self.journal_size.is_multiple_of(block);

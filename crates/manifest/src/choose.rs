@@ -112,7 +112,9 @@ impl<K: Key> Manifest<K> {
         };
         let plan: Vec<Choice<K>> = groups
             .into_iter()
-            .map(|(own, overlapped)| self.choice(target, tables(slice(&chosen, own)), slice(&targets, overlapped)))
+            .map(|(own, overlapped)| {
+                self.choice(target, tables(slice(&chosen, own)), slice(&targets, overlapped))
+            })
             .collect();
         self.check(target, &plan);
         plan
@@ -158,10 +160,16 @@ impl<K: Key> Manifest<K> {
         let (Some(oldest), Some(youngest)) = (self.live_runs().last(), self.live_runs().next()) else {
             return Vec::new();
         };
-        let is_oldest = |window: &Window<'_, K>| window.tables.iter().any(|table| table.info.age == oldest.age());
-        let places: Vec<usize> =
-            windows.iter().enumerate().filter(|(_, window)| is_oldest(window)).map(|(place, _)| place).collect();
-        let extents: Vec<_> = places.iter().filter_map(|place| windows.get(*place)).map(Window::extent).collect();
+        let is_oldest =
+            |window: &Window<'_, K>| window.tables.iter().any(|table| table.info.age == oldest.age());
+        let places: Vec<usize> = windows
+            .iter()
+            .enumerate()
+            .filter(|(_, window)| is_oldest(window))
+            .map(|(place, _)| place)
+            .collect();
+        let extents: Vec<_> =
+            places.iter().filter_map(|place| windows.get(*place)).map(Window::extent).collect();
         let (mut overlapped, mut end) = (0_u64, 0);
         for span in overlaps(&extents, targets) {
             let fresh = slice(targets, span.start.max(end)..span.end.max(end));
@@ -218,9 +226,9 @@ impl<K: Key> Manifest<K> {
         }
         for input in inputs.iter().filter(|input| self.get(top, input).is_some()) {
             let older = self.runs(top).iter().filter(|run| run.age() < input.info.age);
-            let mut overlapped = older.flat_map(|run| run.range(input.range(), Beat::MAX, Direction::Ascending));
-            let is_input = |table: &Table<K>| inputs.iter().any(|input| *input == table);
-            assert!(overlapped.all(is_input), "R20: newer never goes without older");
+            let mut overlapped =
+                older.flat_map(|run| run.range(input.range(), Beat::MAX, Direction::Ascending));
+            assert!(overlapped.all(|table| inputs.contains(&table)), "R20: newer never goes without older");
         }
     }
 }
@@ -348,7 +356,8 @@ fn drain<K: Key>(sources: &[Extent<K>], targets: &[Extent<K>], excess: u64, firs
     let mut queue: BTreeSet<Candidate> = candidates.iter().copied().collect();
     let mut taken = vec![false; targets.len()];
     let (mut chosen, mut drained) = (Vec::new(), 0);
-    let mut first = first.iter().filter_map(|index| sources.get(*index).map(|source| (*index, source.value_count)));
+    let mut first =
+        first.iter().filter_map(|index| sources.get(*index).map(|source| (*index, source.value_count)));
     loop {
         let (index, own) = match first.next() {
             Some(first) => first,

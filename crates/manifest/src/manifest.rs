@@ -41,7 +41,8 @@ impl<K: Key> Manifest<K> {
     /// if that is 1.
     pub fn new(levels: u8, runs_max: u8) -> Self {
         let mut manifest = Self { levels: Vec::new(), runs_max, version: 0 };
-        let runs = (0..levels).map(|level| if manifest.has_runs(level) { Vec::new() } else { vec![Run::new(WHOLE)] });
+        let runs = (0..levels)
+            .map(|level| if manifest.has_runs(level) { Vec::new() } else { vec![Run::new(WHOLE)] });
         manifest.levels = runs.collect();
         manifest
     }
@@ -74,9 +75,11 @@ impl<K: Key> Manifest<K> {
         // The greatest age first.
         for ((level, age), tables) in runs.into_iter().rev() {
             let run = Run::load(age, tables).map_err(|_| overflow(Place::Unplaced))?;
-            let level = manifest.levels.get_mut(usize::from(level)).expect("the level is one of the tree's");
-            level.retain(|other| other.age() != age);
-            level.push(run);
+            // The empty run of a disjoint level has the same age.
+            if let Some(level) = manifest.levels.get_mut(usize::from(level)) {
+                level.retain(|other| other.age() != age);
+                level.push(run);
+            }
         }
         manifest.verify()?;
         Ok(manifest)

@@ -171,7 +171,8 @@ impl<'a, R: Record> Scan<'a, R> {
         };
         let mut sources: Vec<_> = memtables.into_iter().map(memory).collect();
         let manifest = &tables.manifest;
-        let runs = |level| manifest.runs(level).iter().enumerate().map(move |(place, run)| ((level, place), run));
+        let runs =
+            |level| manifest.runs(level).iter().enumerate().map(move |(place, run)| ((level, place), run));
         for (place, run) in manifest.levels().flat_map(runs) {
             if run.range(range, Beat::MAX, direction).next().is_some() {
                 let infos = RunTables::new(Arc::clone(manifest), place, range, direction);

@@ -74,11 +74,7 @@ fn opened(expected: Option<&str>, make: impl FnOnce(&mut Forge)) -> Option<Fores
     opened_with(geometry(), expected, make)
 }
 
-fn opened_with(
-    geometry: Geometry,
-    expected: Option<&str>,
-    make: impl FnOnce(&mut Forge),
-) -> Option<Forest> {
+fn opened_with(geometry: Geometry, expected: Option<&str>, make: impl FnOnce(&mut Forge)) -> Option<Forest> {
     let (machine, _sim) = Machine::sim(1);
     let trees = describe(&specs());
     Grid::format(&machine, &FormatState { geometry, trees: &trees, size_limit: None }).unwrap();
@@ -186,7 +182,8 @@ fn runs_that_cannot_be() {
         }
     };
     let check = |expected, ages, level| {
-        opened_with(geometry().with_runs(3), expected, tables(ages, level)).map(|forest| check_owners(&forest))
+        opened_with(geometry().with_runs(3), expected, tables(ages, level))
+            .map(|forest| check_owners(&forest))
     };
     check(None, &[4], 0);
     check(None, &[4, 5, 8], 0);

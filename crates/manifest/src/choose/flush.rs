@@ -63,7 +63,11 @@ impl<K: Key> Manifest<K> {
     /// # Panics
     /// If the tree has no levels.
     pub fn plan_flush(&self, flush: &Flush<'_, K>, table_value_max: u64) -> FlushChoice<K> {
-        if self.runs_max() > 1 { self.flush_run(flush, table_value_max) } else { self.flush_merged(flush, table_value_max) }
+        if self.runs_max() > 1 {
+            self.flush_run(flush, table_value_max)
+        } else {
+            self.flush_merged(flush, table_value_max)
+        }
     }
 
     /// The tables that the memtable overlaps, and neighbours small enough to share a table with the result.
@@ -233,4 +237,3 @@ fn widen<K: Key>(
     }
     start..end
 }
-

@@ -65,7 +65,8 @@ pub(super) fn windows<K: Key>(runs: &[Run<K>], leave: bool) -> Vec<Window<'_, K>
         let start = windows.partition_point(|window| window.range.max() < range.min());
         let end = windows.partition_point(|window| window.range.min() <= range.max());
         let overlapped = windows.get(start..end).unwrap_or_default();
-        let is_slight = |window: &Window<'_, K>| table.info.value_count.saturating_mul(SLIGHT) < window.value_count;
+        let is_slight =
+            |window: &Window<'_, K>| table.info.value_count.saturating_mul(SLIGHT) < window.value_count;
         let is_blocked = left.iter().any(|other| other.range().overlaps(&range));
         if leave && (is_blocked || overlapped.len() > 1 && overlapped.iter().all(is_slight)) {
             left.push(table);

@@ -116,7 +116,10 @@ fn a_replaced_wide_table_hides_nothing() {
     manifest.verify().unwrap();
     let found = |beat, min, max| -> Vec<(u32, u32)> {
         let range = KeyRange::new(min, max).unwrap();
-        manifest.runs(level(0))[0].range(range, beat, Direction::Ascending).map(|t| (t.key_min, t.key_max)).collect()
+        manifest.runs(level(0))[0]
+            .range(range, beat, Direction::Ascending)
+            .map(|t| (t.key_min, t.key_max))
+            .collect()
     };
     assert_eq!(found(Beat::new(4), 20, 30), [(0, 100)]);
     assert_eq!(found(Beat::new(5), 20, 30), []);

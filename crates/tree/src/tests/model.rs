@@ -96,13 +96,7 @@ fn check_keys<R: TestRecord>(geometry: Geometry, seed: u64, key_count: usize, ba
 }
 
 fn several_pages() -> Geometry {
-    Geometry {
-        block_size: 16384,
-        page_size: 4096,
-        table_blocks: 2,
-        share_size: 65536,
-        ..Geometry::small()
-    }
+    Geometry { block_size: 16384, page_size: 4096, table_blocks: 2, share_size: 65536, ..Geometry::small() }
 }
 
 fn one_block() -> Geometry {

@@ -1,5 +1,7 @@
 //! A million random effects over three trees against `BTreeMap`s, with checkpoints, settles and reopens.
-use crate::common::{Account, ByOwner, Event, User, create_sim, in_runs, open_sim, options, reboot, without_journal};
+use crate::common::{
+    Account, ByOwner, Event, User, create_sim, in_runs, open_sim, options, reboot, without_journal,
+};
 use std::ops::Bound;
 use understory::{Batch, Database, Machine, Options, Stats};
 
