@@ -122,8 +122,8 @@ impl Default for Geometry {
             beats_per_bar: 32,
             share_size: 2 * MIB,
             batch_size_max: 2 * MIB,
-            level0: Level0::Merged,
-            runs_max: 1,
+            level0: Level0::Runs,
+            runs_max: 8,
             filter_bits: 0,
             journal_size: 0,
             journal_sector: SECTOR_SIZE,
@@ -160,7 +160,7 @@ pub struct Difference {
 }
 
 impl Geometry {
-    /// A tiny one for tests, with the same number of levels and no journal.
+    /// A tiny one for tests, with the same number of levels, level 0 merged and no journal.
     #[must_use]
     pub fn small() -> Self {
         Self {
@@ -171,6 +171,8 @@ impl Geometry {
             beats_per_bar: 4,
             share_size: 16 * KIB,
             batch_size_max: 16 * KIB,
+            level0: Level0::Merged,
+            runs_max: 1,
             journal_size: 0,
             interval_min: 256 * u64::from(KIB),
             interval_max: u64::from(MIB),
