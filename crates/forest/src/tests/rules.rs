@@ -259,6 +259,14 @@ fn runs(rig: &Rig) -> Vec<u64> {
 #[test]
 fn a_flush_is_a_run() {
     let mut rig = Rig::new(geometry().with_runs(3), 1);
+    // Level 1 holds more than any run here, so that it does not pay to drain the oldest.
+    put_pairs(&mut rig, (0..150).map(|key| 10 * key), false);
+    rig.forest.set_settle(true);
+    rig.drain();
+    rig.drain();
+    rig.forest.set_settle(false);
+    rig.drain();
+    assert_eq!((runs(&rig).len(), levels(&rig)[1]), (0, 150));
     let mut flush = |count: u64, expected: &[u64], consumed: u64| {
         let before = rig.forest.compaction_stats().consumed;
         put_pairs(&mut rig, (0..count).map(|key| 10 * key), false);
