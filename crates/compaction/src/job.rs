@@ -98,7 +98,13 @@ pub struct Compaction<R: Record> {
     merge: Merge<R, AnySource<R>>,
     writer: TableWriter<R>,
     counts: Counts,
+    /// How many of the plan's cuts the values that were written have passed.
+    cuts_passed: usize,
 }
+
+/// Addresses that the end of a table at a cut takes beyond those of tables that are full: a value block that is not,
+/// and two copies of an index.
+const BLOCKS_PER_CUT: u64 = 3;
 
 impl<R: Record> Compaction<R> {
     /// Prepares what is planned; reads and writes nothing yet. Outputs are visible from `beat` on.
@@ -116,6 +122,7 @@ impl<R: Record> Compaction<R> {
             merge,
             writer,
             counts: Counts::default(),
+            cuts_passed: 0,
         }
     }
 
@@ -156,22 +163,31 @@ impl<R: Record> Job for Compaction<R> {
     }
 
     fn blocks_bound(&self, quota: u64) -> u64 {
-        self.writer.blocks_bound(quota)
+        let cuts_left = u64_of(self.plan.cuts.len() - self.cuts_passed);
+        self.writer.blocks_bound(quota) + BLOCKS_PER_CUT * cuts_left.min(quota)
     }
 
     fn edits_bound(&self) -> u64 {
         if matches!(self.plan.input, Input::Move(_)) {
             return 1;
         }
-        // All outputs but the last are full.
-        let outputs = self.plan.input_value_count().div_ceil(self.layout.value_count_max);
+        // All outputs are full but the last, and those that a cut ends.
+        let full = self.plan.input_value_count().div_ceil(self.layout.value_count_max);
+        let outputs = full + u64_of(self.plan.cuts.len());
         u64_of(self.plan.replaced().count()) + outputs
     }
 
     fn run(&mut self, quota: u64, reservation: &mut Reservation) -> Result<(), TableError> {
         assert!(quota <= self.remaining, "a slice is part of what remains");
-        let writer = &mut self.writer;
-        let push = |entry: Entry<&R>| writer.push(entry.value, entry.tombstone, reservation);
+        let Self { writer, plan, cuts_passed, .. } = self;
+        let push = |entry: Entry<&R>| {
+            if plan.cuts.get(*cuts_passed).is_some_and(|cut| *cut < entry.value.key()) {
+                let behind = plan.cuts.partition_point(|cut| *cut < entry.value.key());
+                *cuts_passed = behind;
+                writer.finish(reservation)?;
+            }
+            writer.push(entry.value, entry.tombstone, reservation)
+        };
         let Counts { consumed, emitted, dropped } = self.merge.step::<TableError>(quota, push)?.counts;
         self.remaining -= consumed;
         self.counts.consumed += consumed;
@@ -228,7 +244,7 @@ fn age<R: Record>(plan: &Plan<R>, beat: Beat) -> Beat {
 /// The inputs as sources of a merge, newest first.
 fn sources<R: Record>(grid: &Arc<Grid>, layout: &TableLayout, plan: &Plan<R>) -> Vec<AnySource<R>> {
     let all = KeyRange::new(R::Key::MIN, R::Key::MAX).expect("the least key is not above the largest");
-    let level = |tables: &[Table<R::Key>]| {
+    let run = |tables: &Vec<Table<R::Key>>| {
         let infos: Vec<TableInfo> = tables.iter().map(|table| table.info).collect();
         let grid = Arc::clone(grid);
         let cursor = LevelCursor::new(grid, *layout, infos, all, Direction::Ascending, ReadAhead::ALL);
@@ -238,8 +254,8 @@ fn sources<R: Record>(grid: &Arc<Grid>, layout: &TableLayout, plan: &Plan<R>) ->
         Input::Move(_) => Vec::new(),
         Input::Memtable(sealed) => {
             let newer = AnySource::Sealed(sealed.cursor(all, Direction::Ascending));
-            vec![newer, level(&plan.targets)]
+            [newer].into_iter().chain(plan.targets.iter().map(run)).collect()
         }
-        Input::Tables(sources) => vec![level(sources), level(&plan.targets)],
+        Input::Tables(sources) => sources.iter().chain(&plan.targets).map(run).collect(),
     }
 }

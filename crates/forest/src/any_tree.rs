@@ -243,6 +243,7 @@ fn level_stats<R: Record>(tree: &Tree<R>, level: Level, deepest: bool, counts: &
 }
 
 fn limits<R: Record>(tree: &Tree<R>, settle: bool) -> Limits {
-    let growth = u64::from(tree.grid().geometry().growth);
-    Limits { table_value_max: tree.layout().value_count_max, growth, settle }
+    let geometry = tree.grid().geometry();
+    let bar_value_max = values_per_bar(geometry, u32_of(size_of::<R>()));
+    Limits::new(geometry, tree.layout().value_count_max, bar_value_max, settle)
 }

@@ -231,8 +231,11 @@ impl Forest {
     }
 
     fn load_tables(&mut self) -> Result<(), ForestError> {
-        let Self { log, trees, grid, .. } = self;
+        let Self { log, trees, grid, beat, .. } = self;
         log.open(&grid.checkpoint_state().manifest, &mut |edit: ManifestEdit| {
+            // What is flushed from now on is newer than every run there is.
+            let beat_min = edit.table.beat_min.get();
+            understory_format::error::at_most("table.beat_min", beat.get(), beat_min)?;
             let tree = trees.by_id(edit.table.tree);
             tree.ok_or_else(|| tree_unknown(&edit.table))?.load(edit.level, edit.table)
         })?;

@@ -46,7 +46,8 @@ const RING_SPARE_SHARES: u64 = 4;
 pub enum Level0 {
     /// Merged with the tables they overlap, so that level 0 is disjoint like the others.
     Merged = 1,
-    /// As overlapping runs. Reserved: refused by this version.
+    /// As runs, each disjoint in itself: a flush writes the newest and reads no other, unless there would be more
+    /// than `runs_max` or others are small beside it.
     Runs = 2,
 }
 
@@ -92,7 +93,7 @@ pub struct Geometry {
     pub batch_size_max: u32,
     /// How level 0 takes memtables.
     pub level0: Level0,
-    /// Runs of level 0 at most; 1 while it is merged.
+    /// Runs of level 0 at most: 2 to 8; 1 if it is merged.
     pub runs_max: u8,
     /// Bits of filter per key; 0, as there are no filters yet.
     pub filter_bits: u8,
@@ -121,8 +122,8 @@ impl Default for Geometry {
             beats_per_bar: 32,
             share_size: 2 * MIB,
             batch_size_max: 2 * MIB,
-            level0: Level0::Merged,
-            runs_max: 1,
+            level0: Level0::Runs,
+            runs_max: 8,
             filter_bits: 0,
             journal_size: 0,
             journal_sector: SECTOR_SIZE,
@@ -159,7 +160,7 @@ pub struct Difference {
 }
 
 impl Geometry {
-    /// A tiny one for tests, with the same number of levels and no journal.
+    /// A tiny one for tests, with the same number of levels, level 0 merged and no journal.
     #[must_use]
     pub fn small() -> Self {
         Self {
@@ -170,6 +171,8 @@ impl Geometry {
             beats_per_bar: 4,
             share_size: 16 * KIB,
             batch_size_max: 16 * KIB,
+            level0: Level0::Merged,
+            runs_max: 1,
             journal_size: 0,
             interval_min: 256 * u64::from(KIB),
             interval_max: u64::from(MIB),
@@ -195,6 +198,12 @@ impl Geometry {
     pub fn without_journal(self) -> Self {
         let mib = u64::from(MIB);
         Self { journal_size: 0, interval_min: 256 * mib, interval_max: 2048 * mib, ..self }
+    }
+
+    /// The same with level 0 in runs, at most so many: 2 to 8.
+    #[must_use]
+    pub fn with_runs(self, runs_max: u8) -> Self {
+        Self { level0: Level0::Runs, runs_max, ..self }
     }
 
     /// Whether there is a journal.
@@ -240,9 +249,14 @@ impl Geometry {
         holds("beats_per_bar", self.beats_per_bar, self.beats_per_bar.is_multiple_of(2), "an even number")?;
         in_range("share_size", self.share_size, 4096..=GIB)?;
         in_range("batch_size_max", self.batch_size_max, 1..=u64::from(self.share_size))?;
-        let merged = self.level0 == Level0::Merged;
-        holds("level0", self.level0.tag(), merged, "merged (1): runs are reserved")?;
-        in_range("runs_max", self.runs_max, 1..=1)?;
+        in_range(
+            "runs_max",
+            self.runs_max,
+            match self.level0 {
+                Level0::Merged => 1..=1,
+                Level0::Runs => 2..=8,
+            },
+        )?;
         in_range("filter_bits", self.filter_bits, 0..=0)?;
         in_range("journal_size", self.journal_size, 0..=HUGE)?;
         let whole_blocks = self.journal_size.is_multiple_of(block);
@@ -408,9 +422,9 @@ layout! {
         66: levels: u8,
         /// How many times larger a level is than the one above.
         67: growth: u8,
-        /// How level 0 takes memtables: 1 merged, 2 reserved for runs.
+        /// How level 0 takes memtables: 1 merged, 2 as runs.
         68: level0: u8,
-        /// Runs of level 0 at most; 1 while it is merged.
+        /// Runs of level 0 at most: 2 to 8; 1 if it is merged.
         69: runs_max: u8,
         /// Bits of filter per key; 0, reserved for filters.
         70: filter_bits: u8,

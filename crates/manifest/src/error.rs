@@ -17,7 +17,7 @@ pub enum ManifestError {
         /// The later of the two tables.
         table: BlockAddress,
     },
-    /// Two tables of a level share a key at a beat that sees both.
+    /// Two tables of a level, or of a run, share a key at a beat that sees both.
     #[error("{level}: tables {table} and {other} overlap")]
     Overlap {
         /// The level.
@@ -26,6 +26,20 @@ pub enum ManifestError {
         table: BlockAddress,
         /// The other one.
         other: BlockAddress,
+    },
+    /// A level 0 in runs has more of them than it may.
+    #[error("{level}: with table {table} there are too many runs")]
+    Runs {
+        /// The level.
+        level: Level,
+        /// A table of a run beyond those that may be.
+        table: BlockAddress,
+    },
+    /// The sums over a level do not fit.
+    #[error("{level}: its values cannot be counted")]
+    Overflow {
+        /// The level.
+        level: Level,
     },
     /// Two tables have the same index block.
     #[error("{level}: table {table} is there twice")]
@@ -64,7 +78,13 @@ impl From<ManifestError> for Corruption {
                 (Some(table), "table.key_max", "tables of a level are sorted")
             }
             ManifestError::Overlap { table, .. } => {
-                (Some(table), "table.key_min", "tables of a level do not overlap")
+                (Some(table), "table.key_min", "tables of a level, or of a run, do not overlap")
+            }
+            ManifestError::Runs { table, .. } => {
+                (Some(table), "table.age", "level 0 has no more runs than it may")
+            }
+            ManifestError::Overflow { .. } => {
+                (None, "level.value_count", "the values of a level can be counted")
             }
             ManifestError::Duplicate { table, .. } => (Some(table), "table.index", "a table exists once"),
             ManifestError::Counter { counter, .. } => (None, counter, "counters equal a recount"),

@@ -8,7 +8,7 @@ const BLOCK_VALUE_COUNT_MAX: u64 = 1 << 20;
 /// A table of a tree whose key type is `K`.
 ///
 /// # Invariants
-/// Checked by [`Table::new`]: `key_min <= key_max`, `beat_min <= beat_max`, at least one value, no more
+/// Checked by [`Table::new`]: `key_min <= key_max`, `age <= beat_min <= beat_max`, at least one value, no more
 /// tombstones than values, and block and value count that can belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Table<K: Key> {
@@ -35,6 +35,10 @@ impl<K: Key> Table<K> {
                 Expected::AtLeast(info.beat_min.get().into()),
                 info.beat_max.get().into(),
             ));
+        }
+        if info.age > info.beat_min {
+            let expected = Expected::AtMost(info.beat_min.get().into());
+            return Err(table.corruption("table.age", expected, info.age.get().into()));
         }
         Ok(table)
     }

@@ -201,6 +201,7 @@ fn geometry(rng: &mut Rng, plots: &[Plot]) -> Geometry {
         batch_size_max: batch_size_max(rng, share_size, plots),
         ..Geometry::small()
     };
+    let geometry = if rng.bool() { geometry.with_runs(rng.u8(2..=8)) } else { geometry };
     if rng.u8(0..10) == 0 { without_journal(rng, geometry) } else { with_journal(rng, geometry) }
 }
 

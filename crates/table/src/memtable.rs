@@ -249,6 +249,19 @@ impl<R: Record> Sealed<R> {
         MemCursor::new(Arc::clone(&self.contents), range, direction)
     }
 
+    /// The keys of `count` values, or of all if there are fewer, evenly spread over its sorted runs; ascending. So
+    /// among all versions of all keys, they are evenly spread up to one in `count` for each run.
+    pub fn sample(&self, count: u32) -> Vec<R::Key> {
+        let Contents { store, .. } = &*self.contents;
+        let (len, count) = (store.len(), count.min(store.len()));
+        let slot = |number| u64::from(len) * u64::from(number) / u64::from(count);
+        let slots = (0..count).filter_map(|number| u32::try_from(slot(number)).ok());
+        let key = |slot| store.value(self.contents.rank(slot).index()).key();
+        let mut keys: Vec<R::Key> = slots.map(key).collect();
+        keys.sort_unstable();
+        keys
+    }
+
     /// An empty memtable with the memory of this one; its chunks go back to the pool.
     ///
     /// # Errors

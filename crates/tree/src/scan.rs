@@ -1,4 +1,4 @@
-//! A scan: the records of one tree in order, merged from memtables and levels, tombstones left out.
+//! A scan: the records of one tree in order, merged from memtables, runs and levels, tombstones left out.
 
 use std::sync::Arc;
 
@@ -10,35 +10,38 @@ use crate::Tree;
 use crate::memory::Seen;
 use crate::view::{Tables, View};
 
-/// The tables of a level in a scan's order, looked up as the scan gets to them.
+/// The tables of a run in a scan's order, looked up as the scan gets to them.
 #[derive(Clone, Debug)]
-pub(crate) struct LevelTables<K: Key> {
+pub(crate) struct RunTables<K: Key> {
     manifest: Arc<Manifest<K>>,
     level: Level,
+    /// Which of the level's runs in this manifest.
+    run: usize,
     /// What is left of the scan's range, from the end of the table given last on.
     range: Option<KeyRange<K>>,
     direction: Direction,
-    /// The greatest key of the table given last: of a level's tables no two have the same.
+    /// The greatest key of the table given last: of a run's tables no two have the same.
     last: Option<K>,
 }
 
-impl<K: Key> LevelTables<K> {
+impl<K: Key> RunTables<K> {
     pub(crate) fn new(
         manifest: Arc<Manifest<K>>,
-        level: Level,
+        (level, run): (Level, usize),
         range: KeyRange<K>,
         direction: Direction,
     ) -> Self {
-        Self { manifest, level, range: Some(range), direction, last: None }
+        Self { manifest, level, run, range: Some(range), direction, last: None }
     }
 }
 
-impl<K: Key> Iterator for LevelTables<K> {
+impl<K: Key> Iterator for RunTables<K> {
     type Item = TableInfo;
 
     fn next(&mut self) -> Option<TableInfo> {
         let range = self.range?;
-        let mut tables = self.manifest.range(self.level, range, Beat::MAX, self.direction);
+        let run = self.manifest.runs(self.level).get(self.run)?;
+        let mut tables = run.range(range, Beat::MAX, self.direction);
         let table = tables.find(|table| self.last != Some(table.key_max));
         let Some(table) = table else {
             self.range = None;
@@ -99,7 +102,7 @@ impl<R: Record> Source<R> for MemorySource<'_, R> {
 #[expect(clippy::large_enum_variant, reason = "a merge has few sources and asks them for every value")]
 enum ScanSource<'a, R: Record> {
     Memory(MemorySource<'a, R>),
-    Level(LevelCursor<R, LevelTables<R::Key>>),
+    Run(LevelCursor<R, RunTables<R::Key>>),
 }
 
 impl<R: Record> Source<R> for ScanSource<'_, R> {
@@ -107,7 +110,7 @@ impl<R: Record> Source<R> for ScanSource<'_, R> {
     fn load(&mut self) -> Result<Option<u64>, TableError> {
         match self {
             Self::Memory(source) => source.load(),
-            Self::Level(cursor) => cursor.load(),
+            Self::Run(cursor) => cursor.load(),
         }
     }
 
@@ -115,7 +118,7 @@ impl<R: Record> Source<R> for ScanSource<'_, R> {
     fn entry(&self) -> Entry<&R> {
         match self {
             Self::Memory(source) => source.entry(),
-            Self::Level(cursor) => cursor.entry(),
+            Self::Run(cursor) => cursor.entry(),
         }
     }
 
@@ -123,7 +126,7 @@ impl<R: Record> Source<R> for ScanSource<'_, R> {
     fn key(&self) -> R::Key {
         match self {
             Self::Memory(source) => source.key(),
-            Self::Level(cursor) => cursor.key(),
+            Self::Run(cursor) => cursor.key(),
         }
     }
 
@@ -131,14 +134,14 @@ impl<R: Record> Source<R> for ScanSource<'_, R> {
     fn advance(&mut self) {
         match self {
             Self::Memory(source) => source.advance(),
-            Self::Level(cursor) => cursor.advance(),
+            Self::Run(cursor) => cursor.advance(),
         }
     }
 
     fn prefetch(&mut self) {
         match self {
             Self::Memory(_) => {}
-            Self::Level(cursor) => cursor.prefetch(),
+            Self::Run(cursor) => cursor.prefetch(),
         }
     }
 }
@@ -167,13 +170,16 @@ impl<'a, R: Record> Scan<'a, R> {
             ScanSource::Memory(MemorySource { tree, seen, reader: seen.reader(range, direction) })
         };
         let mut sources: Vec<_> = memtables.into_iter().map(memory).collect();
-        for level in tables.manifest.levels() {
-            if tables.manifest.range(level, range, Beat::MAX, direction).next().is_some() {
-                let infos = LevelTables::new(Arc::clone(&tables.manifest), level, range, direction);
+        let manifest = &tables.manifest;
+        let runs =
+            |level| manifest.runs(level).iter().enumerate().map(move |(place, run)| ((level, place), run));
+        for (place, run) in manifest.levels().flat_map(runs) {
+            if run.range(range, Beat::MAX, direction).next().is_some() {
+                let infos = RunTables::new(Arc::clone(manifest), place, range, direction);
                 let grid = Arc::clone(tree.grid());
                 let (layout, ahead) = (*tree.layout(), ReadAhead::SCAN);
                 let cursor = LevelCursor::new(grid, layout, infos, range, direction, ahead);
-                sources.push(ScanSource::Level(cursor));
+                sources.push(ScanSource::Run(cursor));
             }
         }
         Self { tree, tables, merge: Merge::new(sources, direction, Tombstones::Drop), expired: false }

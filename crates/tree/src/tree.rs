@@ -128,7 +128,7 @@ impl<R: Record> Tree<R> {
         assert!(layout.is_of::<R>(), "the layout of this record");
         let shared = Shared {
             memory: Memory::new(memtable(&grid, &pool)),
-            manifest: Arc::new(Manifest::new(grid.geometry().levels)),
+            manifest: Arc::new(Manifest::new(grid.geometry().levels, grid.geometry().runs_max)),
         };
         let writer = Writer { appender: MemWriter::default(), spare: Vec::new(), loading: Vec::new() };
         Self {
@@ -259,7 +259,8 @@ impl<R: Record> Tree<R> {
         work(&shared, visible)
     }
 
-    /// The record of `key`. At most one index block and one page are read per level that may hold it.
+    /// The record of `key`. At most one index block and one page are read per level, and run of level 0, that may
+    /// hold it.
     ///
     /// # Errors
     /// Damage or failure of what has to be read.
@@ -281,8 +282,8 @@ impl<R: Record> Tree<R> {
     }
 
     fn get_in_tables(&self, manifest: &Manifest<R::Key>, key: R::Key) -> Result<Found<R>, TableError> {
-        for level in manifest.levels() {
-            let Some(table) = manifest.find(level, key, Beat::MAX) else { continue };
+        for run in manifest.sources() {
+            let Some(table) = run.find(key, Beat::MAX) else { continue };
             let found = search(&self.grid, &self.layout, &table.info, key)?;
             if !found.is_absent() {
                 return Ok(found);
@@ -380,7 +381,8 @@ impl<R: Record> Tree<R> {
     /// What does not fit: a level that is not there, tables that overlap or share a block.
     pub fn loaded(&self) -> Result<(), Corruption> {
         let edits = std::mem::take(&mut self.writer().loading);
-        let manifest = Arc::new(Manifest::load(self.manifest().level_count(), edits)?);
+        let now = self.manifest();
+        let manifest = Arc::new(Manifest::load(now.level_count(), now.runs_max(), edits)?);
         self.shared.write().manifest = manifest;
         Ok(())
     }

@@ -68,7 +68,7 @@ pub use sequencer::Durability;
 pub use stats::{Stats, Waits, Written};
 pub use understory_forest::{CompactionStats, LevelStats, PaceStats, TreeStats};
 pub use understory_format::{
-    BlockAddress, Checksum, Corruption, Geometry, GeometryError, Key, Op, Record, record,
+    BlockAddress, Checksum, Corruption, Geometry, GeometryError, Key, Level0, Op, Record, record,
 };
 pub use understory_grid::{GridError, GridStats, Space};
 pub use understory_io::{Counters, IoCause, IoError, Machine, OpenError, Operation, Timings};

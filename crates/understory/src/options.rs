@@ -22,9 +22,11 @@ const GENERATIONS: u64 = 3;
 const INDEX_SIZE_PER_VALUE: u64 = 20;
 /// Of the memory that is not for memtables, the part for single pages, as a divisor.
 const PAGE_SHARE: u64 = 4;
-/// Blocks that compaction and a few scans hold at once: four jobs of two sources, which read four blocks ahead, and a
-/// writer, take 56 of them.
+/// Blocks that compaction and a few scans hold at once, with level 0 merged: four jobs of two sources, which read four
+/// blocks ahead, and a writer, take 56 of them.
 const BLOCKS_IN_USE: u32 = 96;
+/// What they hold more for each run of level 0 beyond one: a source of each compaction, read ahead, and of each scan.
+const BLOCKS_PER_RUN: u32 = 32;
 /// The fewest pages that are worth a cache.
 const PAGE_COUNT_MIN: u32 = 16;
 
@@ -166,7 +168,8 @@ impl Budget {
         let journal = if read_only { 0 } else { journal_size(geometry) };
         let groups = u64::from(group_count) * buffer_size(geometry) + journal;
         let memtables = chunk_count * u64::from(geometry.block_size) + index + groups;
-        let block_count_min = GridOptions::block_count_min().max(BLOCKS_IN_USE);
+        let blocks_in_use = BLOCKS_IN_USE + BLOCKS_PER_RUN * (u32::from(geometry.runs_max) - 1);
+        let block_count_min = GridOptions::block_count_min().max(blocks_in_use);
         let page_count_min = PAGE_COUNT_MIN;
         let needed = memtables
             + u64::from(block_count_min) * u64::from(geometry.block_size)

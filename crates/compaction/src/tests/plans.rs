@@ -1,6 +1,6 @@
 //! Which plans a tree has, and the limits that they keep to.
 
-use understory_format::Level;
+use understory_format::{Geometry, Level};
 use understory_testkit::Pair;
 
 use super::narrow;
@@ -9,9 +9,13 @@ use crate::{Input, Limits};
 
 #[test]
 fn limits_grow_by_level() {
+    let limits = |growth, settle| {
+        let geometry = Geometry { growth, ..narrow() };
+        Limits::new(&geometry, 100, 1_000, settle)
+    };
     let check = |growth, settle, of: u8, expected| {
-        let limits = Limits { table_value_max: 100, growth, settle };
-        assert_eq!(limits.level_value_max(level(of)), expected, "growth {growth}, {of}");
+        let found = limits(growth, settle).level_value_max(level(of));
+        assert_eq!(found, expected, "growth {growth}, {of}");
     };
     check(4, false, 0, 400);
     check(4, false, 1, 1_600);
@@ -20,7 +24,24 @@ fn limits_grow_by_level() {
     check(4, true, 0, 0);
     check(4, true, 1, 1_600);
     let deepest = Level::new(63).unwrap();
-    assert_eq!(Limits { table_value_max: 100, growth: 4, settle: false }.level_value_max(deepest), u64::MAX);
+    assert_eq!(limits(4, false).level_value_max(deepest), u64::MAX);
+}
+
+/// Level 0 in runs has room for what bars bring, but not less than a merged one; other levels are the same.
+#[test]
+fn limits_of_runs() {
+    let check = |runs_max, bar_value_max, settle, expected| {
+        let limits = Limits::new(&narrow().with_runs(runs_max), 100, bar_value_max, settle);
+        let found = [0, 1].map(|of| limits.level_value_max(level(of)));
+        assert_eq!(found, expected, "{runs_max} runs, {bar_value_max} a bar");
+    };
+    check(2, 100, false, [400, 1_600]);
+    check(8, 100, false, [400, 1_600]);
+    check(8, 114, false, [400, 1_600]);
+    check(8, 115, false, [402, 1_600]);
+    check(3, 1_000, false, [1_000, 1_600]);
+    check(8, 1_000, false, [3_500, 1_600]);
+    check(8, 1_000, true, [0, 1_600]);
 }
 
 /// What each plan is, as a word: flush, move, merge or join.

@@ -1,7 +1,7 @@
 //! Random trees: every plan of every target gives what the model says, in whatever slices it is run.
 
 use fastrand::Rng;
-use understory_format::{EditKind, Geometry, u64_of};
+use understory_format::{EditKind, Geometry, Key, KeyBytes, u64_of};
 use understory_testkit::{Item, KeyPool, KeyShape, Pair, Posting, TestRecord};
 
 use super::tree::{Entries, Slices, TREE, TestTree, VISIBLE, any_quota, edits, inserted, level};
@@ -13,7 +13,8 @@ fn grown<R: TestRecord>(geometry: Geometry, seed: u64, io_seed: u64) -> TestTree
     let mut rng = Rng::with_seed(seed);
     let mut tree = TestTree::<R>::new(geometry, io_seed);
     let keys = KeyPool::<R::Key>::new(&mut rng, KeyShape::Mixed, 700);
-    for to in (0..4).rev() {
+    let runs = [1, 1, 1, if geometry.runs_max > 1 { rng.u8(1..=geometry.runs_max) } else { 1 }];
+    for to in (0..4).rev().zip(runs).flat_map(|(to, runs)| (0..runs).map(move |_| to)) {
         let part = rng.u32(1..9);
         // Tombstones in every level, as if something deeper had been there or still was.
         let dead = [0, 2, 12][rng.usize(..3)];
@@ -32,6 +33,7 @@ fn grown<R: TestRecord>(geometry: Geometry, seed: u64, io_seed: u64) -> TestTree
             tree.add(to, own);
             rest = others.get(rng.usize(..30)..).unwrap_or_default();
         }
+        tree.written = tree.written.next();
     }
     let (first, count) = (rng.usize(..500), rng.usize(1..400));
     let entries: Entries<R> = (0..count)
@@ -54,6 +56,7 @@ fn check_plan<R: TestRecord>(tree: &TestTree<R>, plan: Plan<R>, quota: impl FnMu
     let consumed = tree.consumed(&plan);
     assert_eq!(plan.input_value_count(), consumed);
     let is_flush = matches!(plan.input, Input::Memtable(_));
+    let cuts = plan.cuts.clone();
     let (target, moves) = (plan.target, matches!(plan.input, Input::Move(_)));
     let before = tree.grid.space();
     let mut job = tree.job(plan);
@@ -75,21 +78,30 @@ fn check_plan<R: TestRecord>(tree: &TestTree<R>, plan: Plan<R>, quota: impl FnMu
         return outcome;
     }
     assert_eq!((outcome.consumed, outcome.produced), (consumed, u64_of(expected.len())));
-    check_tables(tree, &outcome, &expected);
+    check_tables(tree, &outcome, &expected, &cuts);
     check_released(tree, &outcome);
     let written: usize = inserted(&outcome).iter().map(|table| tree.blocks(table).len()).sum();
     assert_eq!(after.acquired - before.acquired, u64_of(written), "no block is lost");
-    check_bounds(tree, &slices, &outcome);
+    check_bounds(tree, &slices, &outcome, cuts.len());
     outcome
 }
 
-/// The outputs hold what is expected, and all but the last are full.
-fn check_tables<R: TestRecord>(tree: &TestTree<R>, outcome: &Outcome, expected: &Entries<R>) {
+/// The outputs hold what is expected; none goes over a cut, and all but the last that do not end at one are full.
+fn check_tables<R: TestRecord>(
+    tree: &TestTree<R>,
+    outcome: &Outcome,
+    expected: &Entries<R>,
+    cuts: &[R::Key],
+) {
     let tables = inserted(outcome);
+    let piece = |key: &KeyBytes| cuts.partition_point(|cut| *cut < R::Key::decode(&key.0));
     let mut found = Vec::new();
     for (index, table) in tables.iter().enumerate() {
         let is_last = index + 1 == tables.len();
-        assert!(is_last || table.value_count == tree.layout.value_count_max, "{index} of {}", tables.len());
+        assert_eq!(piece(&table.key_min), piece(&table.key_max), "a table ends at a cut");
+        let is_cut = tables.get(index + 1).is_some_and(|next| piece(&next.key_min) > piece(&table.key_max));
+        let is_full = table.value_count == tree.layout.value_count_max;
+        assert!(is_last || is_full || is_cut, "{index} of {}", tables.len());
         assert_eq!((table.beat_min, table.tree), (VISIBLE, TREE));
         found.extend(tree.read(table).unwrap());
     }
@@ -113,12 +125,13 @@ fn check_released<R: TestRecord>(tree: &TestTree<R>, outcome: &Outcome) {
     assert_eq!(released, expected);
 }
 
-/// A slice reserves at most what ends a table beyond what it draws, and what dropped values would have taken.
-fn check_bounds<R: TestRecord>(tree: &TestTree<R>, slices: &Slices, outcome: &Outcome) {
+/// A slice reserves at most what ends a table, also at each cut, beyond what it draws, and what dropped values would
+/// have taken.
+fn check_bounds<R: TestRecord>(tree: &TestTree<R>, slices: &Slices, outcome: &Outcome, cut_count: usize) {
     let spare: u64 = slices.slices.iter().map(|(_, bound, drawn)| bound - drawn).sum();
     let dropped = outcome.consumed - outcome.produced;
     // A block and two copies of an index for the end of a table, and as much for a part of what is dropped.
-    let per_slice = (3 + 3) * u64_of(slices.slices.len());
+    let per_slice = (3 + 3 + 3 * u64_of(cut_count)) * u64_of(slices.slices.len());
     let for_dropped = 3 * dropped / u64::from(tree.layout.value.value_count_max);
     assert!(spare <= per_slice + for_dropped, "{spare} spare in {slices:?}, {dropped} dropped");
 }
@@ -170,8 +183,13 @@ fn every_plan_does_what_it_says() {
         add(check::<Pair>(wide(), 100 + seed));
         add(check::<Item>(narrow(), 200 + seed));
         add(check::<Posting>(narrow(), 300 + seed));
+        let runs_max = u8::try_from(2 + seed % 7).unwrap();
+        add(check::<Pair>(narrow().with_runs(runs_max), 400 + seed));
+        add(check::<Pair>(wide().with_runs(runs_max), 500 + seed));
+        add(check::<Item>(narrow().with_runs(runs_max), 600 + seed));
+        add(check::<Posting>(narrow().with_runs(runs_max), 700 + seed));
     }
-    assert!(plans > 500 && moves > 20, "{plans} plans, {moves} moves");
+    assert!(plans > 1_000 && moves > 40, "{plans} plans, {moves} moves");
 }
 
 /// The outcomes of all plans into a level, run with the quotas that `quota` gives, and the file after that.
@@ -220,6 +238,9 @@ fn slices_of_any_size_give_the_same_bytes() {
         plans += check_slices::<Item>(narrow(), seed, 1);
         plans += check_slices::<Posting>(wide(), seed, 0);
         plans += check_slices::<Pair>(wide(), seed, 2);
+        plans += check_slices::<Pair>(narrow().with_runs(2), seed, 0);
+        plans += check_slices::<Item>(narrow().with_runs(4), seed, 0);
+        plans += check_slices::<Pair>(narrow().with_runs(8), seed, 1);
     }
-    assert!(plans > 30, "{plans} plans");
+    assert!(plans > 40, "{plans} plans");
 }

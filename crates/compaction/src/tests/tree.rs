@@ -21,9 +21,9 @@ use crate::{Compaction, Input, Job, Limits, Outcome, Plan};
 
 pub(super) const TREE: TreeId = TreeId::new(5).unwrap();
 /// From when on outputs are visible.
-pub(super) const VISIBLE: Beat = Beat::new(12);
-/// When the tables were written that a test starts with.
-const WRITTEN: Beat = Beat::new(4);
+pub(super) const VISIBLE: Beat = Beat::new(24);
+/// When the tables were written that a test starts with, the first ones if there are several runs.
+pub(super) const WRITTEN: Beat = Beat::new(4);
 
 /// Entries in key order: a record, and whether it is a tombstone.
 pub(super) type Entries<R> = Vec<(R, bool)>;
@@ -38,6 +38,8 @@ pub(super) struct TestTree<R: Record> {
     pub(super) contents: BTreeMap<BlockAddress, Entries<R>>,
     /// The newest version of each key of the memtable.
     memtable: Entries<R>,
+    /// When the next tables are written: of level 0 in runs, which run they belong to.
+    pub(super) written: Beat,
     pool: Pool,
 }
 
@@ -78,10 +80,11 @@ impl<R: TestRecord> TestTree<R> {
         let (grid, pool) = open(machine, &geometry);
         Self {
             layout: TableLayout::new::<R>(&geometry).unwrap(),
-            manifest: Manifest::new(geometry.levels),
+            manifest: Manifest::new(geometry.levels, geometry.runs_max),
             sealed: None,
             contents: BTreeMap::new(),
             memtable: Vec::new(),
+            written: WRITTEN,
             sim,
             grid,
             pool,
@@ -90,7 +93,8 @@ impl<R: TestRecord> TestTree<R> {
 
     /// Writes entries as tables of a level: full ones and a rest.
     pub(super) fn add(&mut self, to: u8, entries: &[(R, bool)]) -> Vec<Table<R::Key>> {
-        let mut writer = TableWriter::<R>::new(Arc::clone(&self.grid), self.layout, TREE, WRITTEN, WRITTEN);
+        let (grid, written) = (Arc::clone(&self.grid), self.written);
+        let mut writer = TableWriter::<R>::new(grid, self.layout, TREE, written, written);
         let mut reservation = self.grid.reserve(writer.blocks_bound(u64_of(entries.len()))).unwrap();
         for (record, tombstone) in entries {
             writer.push(record, *tombstone, &mut reservation).unwrap();
@@ -127,7 +131,7 @@ impl<R: TestRecord> TestTree<R> {
     }
 
     pub(super) fn limits(&self, settle: bool) -> Limits {
-        Limits { table_value_max: self.layout.value_count_max, growth: 4, settle }
+        Limits::new(self.grid.geometry(), self.layout.value_count_max, self.layout.value_count_max, settle)
     }
 
     pub(super) fn plans(&self, target: u8, settle: bool) -> Vec<Plan<R>> {
@@ -216,8 +220,9 @@ impl<R: TestRecord> TestTree<R> {
     /// The records that a reader of the whole tree sees, by the model.
     pub(super) fn visible(&self) -> BTreeMap<R::Key, R> {
         let mut newest: BTreeMap<R::Key, (R, bool)> = BTreeMap::new();
-        for level in self.manifest.levels().rev() {
-            for table in self.manifest.iter(level, Beat::MAX) {
+        let newest_first: Vec<_> = self.manifest.sources().collect();
+        for run in newest_first.into_iter().rev() {
+            for table in run.iter(Beat::MAX, Direction::Ascending) {
                 let entries = &self.contents[&table.info.index.address];
                 newest.extend(entries.iter().map(|entry| (entry.0.key(), *entry)));
             }
@@ -228,22 +233,28 @@ impl<R: TestRecord> TestTree<R> {
     }
 
     /// What the plan ought to give, entry by entry, and whether tombstones are among it: the newest version of
-    /// each key; tombstones only if a deeper table overlaps the hull of what the plan takes.
+    /// each key; tombstones only if a deeper table, or one of an older run, overlaps the hull of what the plan
+    /// takes.
     pub(super) fn expected(&self, plan: &Plan<R>) -> (Entries<R>, bool) {
         let mut merged: BTreeMap<R::Key, (R, bool)> = BTreeMap::new();
         let mut take = |entries: &Entries<R>| {
             merged.extend(entries.iter().map(|entry| (entry.0.key(), *entry)));
         };
         let of = |table: &Table<R::Key>| &self.contents[&table.info.index.address];
-        plan.targets.iter().for_each(|table| take(of(table)));
+        plan.targets.iter().rev().flatten().for_each(|table| take(of(table)));
         match &plan.input {
             Input::Memtable(_) => take(&self.memtable),
-            Input::Tables(tables) => tables.iter().for_each(|table| take(of(table))),
+            Input::Tables(runs) => runs.iter().rev().flatten().for_each(|table| take(of(table))),
             Input::Move(table) => take(of(table)),
         }
         let (min, max) = (*merged.keys().next().unwrap(), *merged.keys().next_back().unwrap());
-        let deeper = self.manifest.tables().filter(|(level, _)| *level > plan.target);
-        let keep = deeper.into_iter().any(|(_, table)| table.key_min <= max && min <= table.key_max);
+        let oldest = plan.targets.iter().flatten().map(|table| table.info.age).min().unwrap_or(Beat::MAX);
+        let in_runs = self.manifest.runs_max() > 1 && plan.target.get() == 0;
+        let is_older = |(level, table): &(Level, &Table<R::Key>)| {
+            *level > plan.target || in_runs && level.get() == 0 && table.info.age < oldest
+        };
+        let mut older = self.manifest.tables().filter(is_older);
+        let keep = older.any(|(_, table)| table.key_min <= max && min <= table.key_max);
         let kept = merged.into_values().filter(|(_, tombstone)| keep || !tombstone);
         (kept.collect(), keep)
     }
@@ -253,10 +264,10 @@ impl<R: TestRecord> TestTree<R> {
         let of = |table: &Table<R::Key>| self.contents[&table.info.index.address].len();
         let newer = match &plan.input {
             Input::Memtable(sealed) => usize::try_from(sealed.len()).unwrap(),
-            Input::Tables(tables) => tables.iter().map(of).sum(),
+            Input::Tables(runs) => runs.iter().flatten().map(of).sum(),
             Input::Move(_) => 0,
         };
-        u64_of(newer + plan.targets.iter().map(of).sum::<usize>())
+        u64_of(newer + plan.targets.iter().flatten().map(of).sum::<usize>())
     }
 
     /// The same tables on the same file, with nothing of it in memory.
@@ -287,6 +298,7 @@ impl<R: TestRecord> TestTree<R> {
             sealed: self.sealed.clone(),
             contents: self.contents.clone(),
             memtable: self.memtable.clone(),
+            written: self.written,
             pool,
         }
     }

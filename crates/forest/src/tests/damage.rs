@@ -3,8 +3,9 @@
 use std::mem::swap;
 use std::sync::Arc;
 
+use understory_format::zerocopy::IntoBytes;
 use understory_format::{
-    Beat, BlockKind, Checksum, EditKind, Level, ManifestEdit, Op, TableInfo, TreeId, TwinRef, seal,
+    Beat, BlockKind, Checksum, EditKind, Geometry, Level, ManifestEdit, Op, TableInfo, TreeId, TwinRef, seal,
 };
 use understory_grid::{CheckpointUpdate, FormatState, Grid, GridOptions, Reservation};
 use understory_io::{Arena, Machine};
@@ -29,13 +30,18 @@ struct Forge {
 }
 
 impl Forge {
-    /// Writes a table of `tree` with these keys.
+    /// Writes a table of `tree` with these keys, flushed in beat 4.
     fn table(&mut self, tree: TreeId, keys: std::ops::Range<u64>) -> TableInfo {
+        self.versions(tree, keys, 1)
+    }
+
+    /// The same with values of this version.
+    fn versions(&mut self, tree: TreeId, keys: std::ops::Range<u64>, version: u64) -> TableInfo {
         let layout = TableLayout::new::<Pair>(self.grid.geometry()).unwrap();
         let beat = Beat::new(4);
         let mut writer = TableWriter::new(Arc::clone(&self.grid), layout, tree, beat, beat);
         for key in keys {
-            writer.push(&Pair::make(key, 1), false, &mut self.reservation).unwrap();
+            writer.push(&Pair::make(key, version), false, &mut self.reservation).unwrap();
         }
         writer.finish(&mut self.reservation).unwrap();
         writer.take_tables().remove(0)
@@ -66,11 +72,15 @@ fn check(expected: Option<&str>, make: impl FnOnce(&mut Forge)) {
 }
 
 fn opened(expected: Option<&str>, make: impl FnOnce(&mut Forge)) -> Option<Forest> {
+    opened_with(geometry(), expected, make)
+}
+
+fn opened_with(geometry: Geometry, expected: Option<&str>, make: impl FnOnce(&mut Forge)) -> Option<Forest> {
     let (machine, _sim) = Machine::sim(1);
     let trees = describe(&specs());
-    Grid::format(&machine, &FormatState { geometry: geometry(), trees: &trees, size_limit: None }).unwrap();
+    Grid::format(&machine, &FormatState { geometry, trees: &trees, size_limit: None }).unwrap();
     let options = GridOptions { block_count: 64, page_count: 16, read_only: false };
-    let arena = Arena::new(options.arena_size(&geometry()).unwrap()).unwrap();
+    let arena = Arena::new(options.arena_size(&geometry).unwrap()).unwrap();
     let grid = Arc::new(Grid::open(machine.clone(), &arena, options).unwrap());
     let reservation = grid.reserve(60).unwrap();
     let mut forge = Forge { edits: Vec::new(), reservation, beat: Beat::new(8), grid };
@@ -132,6 +142,10 @@ fn tables_that_no_tree_can_have() {
     check(Some("table.value_count"), changed(|table| table.value_count = 1_000));
     check(Some("value_count"), changed(|table| table.value_count = 0));
     check(Some("table.key_max"), changed(|table| swap(&mut table.key_min, &mut table.key_max)));
+    check(Some("table.age"), changed(|table| table.age = table.beat_min.next()));
+    // The checkpoint is that of beat 8: nothing younger is in it.
+    check(None, changed(|table| table.beat_min = Beat::new(8)));
+    check(Some("table.beat_min"), changed(|table| table.beat_min = Beat::new(9)));
     // What only the index block tells shows when the table is read.
     check(None, changed(|table| table.value_count = 51));
     check(None, changed(|table| table.tree = TreeId::new(3).unwrap()));
@@ -159,6 +173,58 @@ fn tables_of_a_level_that_overlap() {
     check(Some("table.key_min"), on_levels(3, 3, 49));
     check(None, on_levels(3, 3, 50));
     check(None, on_levels(3, 4, 49));
+}
+
+/// With level 0 in runs, tables of one age are disjoint, and there are only so many ages; other levels are as ever.
+#[test]
+fn runs_that_cannot_be() {
+    let tables = |ages: &'static [u64], level: u8| {
+        move |forge: &mut Forge| {
+            for age in ages {
+                let table = forge.table(PAIRS, 10..60);
+                forge.insert(level, TableInfo { age: Beat::new(*age), beat_min: Beat::new(8), ..table });
+            }
+        }
+    };
+    let check = |expected, ages, level| {
+        opened_with(geometry().with_runs(3), expected, tables(ages, level))
+            .map(|forest| check_owners(&forest))
+    };
+    check(None, &[4], 0);
+    check(None, &[4, 5, 8], 0);
+    check(None, &[8, 1, 3], 0);
+    check(Some("table.key_min"), &[4, 4], 0);
+    check(Some("table.key_min"), &[4, 5, 4], 0);
+    check(Some("table.age"), &[4, 5, 6, 7], 0);
+    check(Some("table.age"), &[9], 0);
+    check(Some("table.key_min"), &[4, 5], 1);
+}
+
+/// Of three runs the newest is read, and what is flushed is newer than all of them.
+#[test]
+fn runs_are_read_newest_first() {
+    let forest = opened_with(geometry().with_runs(4), None, |forge| {
+        for (age, version) in [(6, 2), (8, 3), (4, 1)] {
+            let table = forge.versions(PAIRS, 10..60, version);
+            forge.insert(0, TableInfo { age: Beat::new(age), beat_min: Beat::new(8), ..table });
+        }
+    });
+    let mut forest = forest.unwrap();
+    forest.begin(|_| ()).unwrap();
+    let read = |forest: &Forest, key| forest.tree::<Pair>().unwrap().get(key).unwrap().unwrap();
+    read(&forest, 10).expect(10, 3);
+    forest.append(PAIRS, Pair::make(10, 4).as_bytes(), None).unwrap();
+    forest.publish();
+    for _ in 0..8 {
+        forest.close_beat(None).unwrap();
+        read(&forest, 10).expect(10, 4);
+        read(&forest, 59).expect(59, 3);
+    }
+    let tree = forest.tree::<Pair>().unwrap();
+    assert_eq!(tree.memtable_counts(), (0, 0));
+    let manifest = tree.manifest();
+    let ages = manifest.sources().filter(|run| run.find(10, Beat::MAX).is_some()).map(|run| run.age().get());
+    assert_eq!(ages.collect::<Vec<_>>(), [16, 8, 6, 4]);
 }
 
 #[test]

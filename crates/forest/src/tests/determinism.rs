@@ -1,7 +1,7 @@
 //! The same work gives the same checkpoints; other work gives others.
 
 use fastrand::Rng;
-use understory_format::Checksum;
+use understory_format::{Checksum, Geometry};
 
 use super::{Keys, Rig, geometry};
 
@@ -20,10 +20,10 @@ struct Change {
 }
 
 /// The checkpoint ids and rolling hashes of a workload.
-fn run(change: Change) -> Vec<(Checksum, Checksum)> {
+fn run(geometry: Geometry, change: Change) -> Vec<(Checksum, Checksum)> {
     let mut rng = Rng::with_seed(77);
     let keys = Keys::new(&mut rng, 1_500);
-    let mut rig = Rig::new(geometry(), change.io_seed);
+    let mut rig = Rig::new(geometry, change.io_seed);
     let mut trace = Vec::new();
     for bar in 0..24 {
         if change.late_in_bar == Some(bar) {
@@ -56,6 +56,12 @@ fn run(change: Change) -> Vec<(Checksum, Checksum)> {
 
 #[test]
 fn equal_work_gives_equal_checkpoints() {
+    check_equal(geometry());
+    check_equal(geometry().with_runs(3));
+}
+
+fn check_equal(geometry: Geometry) {
+    let run = |change| run(geometry, change);
     let expected = run(Change::default());
     assert_eq!(expected.len(), 9);
     assert!(expected.windows(2).all(|pair| pair[0].0 != pair[1].0 && pair[0].1 != pair[1].1));
@@ -66,9 +72,15 @@ fn equal_work_gives_equal_checkpoints() {
     assert_eq!(run(Change { late_in_bar: Some(8), ..Change::default() }), expected, "a beat later");
 }
 
-/// From the first checkpoint on that the change reaches, id and rolling hash differ, and go on to differ.
 #[test]
 fn other_work_gives_other_checkpoints() {
+    check_other(geometry());
+    check_other(geometry().with_runs(3));
+}
+
+/// From the first checkpoint on that the change reaches, id and rolling hash differ, and go on to differ.
+fn check_other(geometry: Geometry) {
+    let run = |change| run(geometry, change);
     let expected = run(Change::default());
     let changes = [
         Change { extra_in_bar: Some(8), ..Change::default() },

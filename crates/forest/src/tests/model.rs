@@ -71,6 +71,19 @@ fn the_shortest_bars_and_the_fewest_levels() {
 }
 
 #[test]
+fn level_0_in_runs() {
+    let run = |geometry: Geometry| Run { geometry, bars: 120, keys: 4_000, checkpoints: 3, reopens: 60 };
+    let rig = check(11, &run(geometry().with_runs(4)));
+    assert!(populated(&rig) >= 3, "{:?}", rig.forest.stats().trees);
+    check(12, &run(geometry().with_runs(2)));
+    check(13, &run(Geometry::small().with_runs(8)));
+    for (seed, levels) in [(14, 1), (15, 2)] {
+        let geometry = Geometry { beats_per_bar: 2, levels, ..geometry().with_runs(3) };
+        check(seed, &Run { geometry, bars: 80, keys: 300, checkpoints: 2, reopens: 40 });
+    }
+}
+
+#[test]
 fn long_bars() {
     let geometry = Geometry { beats_per_bar: 14, share_size: 4096, batch_size_max: 4096, ..geometry() };
     check(5, &Run { geometry, bars: 30, keys: 1_000, checkpoints: 2, reopens: 60 });

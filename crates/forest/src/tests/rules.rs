@@ -1,6 +1,6 @@
 //! What a close does, one rule at a time.
 
-use understory_format::{Direction, EditKind, Geometry, KeyRange, Op};
+use understory_format::{Beat, Direction, EditKind, Geometry, KeyRange, Level, Op};
 use understory_grid::GridError;
 use understory_io::Machine;
 use understory_testkit::{Item, Pair, Posting, Quad, TestRecord};
@@ -119,7 +119,7 @@ fn small_neighbours_are_joined() {
     let table_max = tree.layout().value_count_max;
     let manifest = tree.manifest();
     for level in manifest.levels() {
-        let tables: Vec<_> = manifest.iter(level, understory_format::Beat::MAX).collect();
+        let tables: Vec<_> = manifest.iter(level, Beat::MAX).collect();
         for pair in tables.windows(2) {
             let both = pair[0].info.value_count + pair[1].info.value_count;
             assert!(both > table_max, "{level}: {both} values in two tables");
@@ -245,6 +245,105 @@ fn a_scan_sees_every_generation() {
         keys.push(pair.id.get());
     }
     assert_eq!(keys, [161, 160, 156, 155, 149]);
+}
+
+/// The ages of the tables of pairs in level 0, with their values: the runs, oldest first.
+fn runs(rig: &Rig) -> Vec<u64> {
+    let tree = rig.forest.tree::<Pair>().unwrap();
+    let mut runs = std::collections::BTreeMap::new();
+    for table in tree.manifest().iter(Level::new(0).unwrap(), Beat::MAX) {
+        *runs.entry(table.info.age).or_default() += table.info.value_count;
+    }
+    runs.into_values().collect()
+}
+
+/// R19: a flush writes a run of its own and reads no other, as long as there may be one more; then it takes the
+/// youngest, and those that are no larger than what it has by then.
+#[test]
+fn a_flush_is_a_run() {
+    let mut rig = Rig::new(geometry().with_runs(3), 1);
+    // Level 1 holds more than any run here, so that it does not pay to drain the oldest.
+    put_pairs(&mut rig, (0..150).map(|key| 10 * key), false);
+    rig.forest.set_settle(true);
+    rig.drain();
+    rig.drain();
+    rig.forest.set_settle(false);
+    rig.drain();
+    assert_eq!((runs(&rig).len(), levels(&rig)[1]), (0, 150));
+    let mut flush = |count: u64, expected: &[u64], consumed: u64| {
+        let before = rig.forest.compaction_stats().consumed;
+        put_pairs(&mut rig, (0..count).map(|key| 10 * key), false);
+        rig.drain();
+        assert_eq!(runs(&rig), expected);
+        assert_eq!(rig.forest.compaction_stats().consumed - before, consumed);
+        rig.model.check(&rig.forest).unwrap();
+    };
+    flush(30, &[30], 30);
+    flush(20, &[30, 20], 20);
+    flush(10, &[30, 20, 10], 10);
+    // Too many: the youngest goes with it, then 20 are no more than 5 and 10 taken together would be.
+    flush(5, &[30, 20, 10], 15);
+    flush(10, &[30], 10 + 10 + 20 + 30);
+    flush(4, &[30, 4], 4);
+    // An eighth of the flush is small beside it, a value more is not.
+    flush(31, &[30, 4, 31], 31);
+    flush(32, &[32], 32 + 31 + 4 + 30);
+    flush(4, &[32, 4], 4);
+    flush(33, &[32, 33], 33 + 4);
+}
+
+/// R20: what leaves level 0 takes along what is older and overlaps it, and a table that overlaps an older one does not
+/// move alone.
+#[test]
+fn newer_never_goes_without_older() {
+    // Level 0 takes four tables of 204 values.
+    let geometry = Geometry { share_size: 4096, batch_size_max: 4096, ..geometry() };
+    let mut rig = Rig::new(geometry.with_runs(4), 1);
+    put_pairs(&mut rig, (0..100).map(|key| 1_000 * key + 7), false);
+    rig.drain();
+    rig.forest.set_settle(true);
+    rig.drain();
+    rig.forest.set_settle(false);
+    rig.close_bar(false);
+    put_pairs(&mut rig, (0..100).map(|key| 1_000 * key), false);
+    rig.drain();
+    put_pairs(&mut rig, 10_500..10_900, false);
+    rig.drain();
+    put_pairs(&mut rig, 200_000..200_350, false);
+    rig.drain();
+    assert_eq!((runs(&rig), levels(&rig)[1]), (vec![100, 400, 350], 100));
+    // What overlaps nothing older moves.
+    let before = rig.forest.compaction_stats();
+    rig.close_bar(false);
+    let stats = rig.forest.compaction_stats();
+    assert_eq!(stats.consumed, before.consumed);
+    assert!(stats.moved > before.moved, "{stats:?}");
+    assert!(runs(&rig).starts_with(&[100, 400]), "{:?}", runs(&rig));
+    // What overlaps the older goes with it.
+    rig.forest.set_settle(true);
+    rig.drain();
+    assert_eq!(runs(&rig), [0; 0]);
+    assert_eq!(rig.forest.compaction_stats().consumed - stats.consumed, 500 + 100);
+    rig.model.check(&rig.forest).unwrap();
+}
+
+/// A tombstone in a run stays while an older run holds what it hides, and goes with it.
+#[test]
+fn tombstones_stay_above_older_runs() {
+    let mut rig = Rig::new(geometry().with_runs(4), 1);
+    put_pairs(&mut rig, 100..150, false);
+    rig.drain();
+    put_pairs(&mut rig, 110..140, true);
+    rig.drain();
+    assert_eq!(runs(&rig), [50, 30]);
+    put_pairs(&mut rig, 10..60, true);
+    rig.drain();
+    assert_eq!(runs(&rig), [50, 30], "nothing is older where these are");
+    rig.model.check(&rig.forest).unwrap();
+    rig.forest.set_settle(true);
+    rig.drain();
+    assert_eq!((runs(&rig).len(), levels(&rig)[1]), (0, 20));
+    rig.model.check(&rig.forest).unwrap();
 }
 
 /// Of a table that moved, the log's newest record is an update at its new level.

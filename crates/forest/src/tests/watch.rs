@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use understory_format::{
-    Beat, BlockAddress, BlockKind, EditKind, IndexView, Key, Level, ManifestEdit, Record, TrailerView,
+    Beat, BlockAddress, BlockKind, EditKind, IndexView, Key, Level, Level0, ManifestEdit, Record, TrailerView,
 };
 use understory_grid::Grid;
 use understory_manifest_log::ManifestLog;
@@ -60,6 +60,9 @@ impl Watch {
         if ends_half {
             self.check_accounting(forest);
             verify_manifests(forest);
+            check_runs::<Item>(forest);
+            check_runs::<Pair>(forest);
+            check_runs::<Posting>(forest);
             check_limits(forest, schedule.half(before.beat));
         }
         if checkpoints > before.checkpoints {
@@ -184,6 +187,23 @@ fn verify_manifests(forest: &Forest) {
     forest.tree::<Posting>().unwrap().manifest().verify().unwrap();
 }
 
+/// R19: level 0 in runs has no more of them than it may, each disjoint, and all that is in one was flushed together.
+fn check_runs<R: Record>(forest: &Forest) {
+    let tree = forest.tree::<R>().unwrap();
+    let manifest = tree.manifest();
+    let is_merged = forest.grid().geometry().level0 == Level0::Merged;
+    let tables = manifest.iter(Level::new(0).unwrap(), Beat::MAX);
+    let run = |age: Beat| if is_merged { Beat::new(0) } else { age };
+    let mut tables: Vec<_> =
+        tables.map(|table| (run(table.info.age), table.key_min, table.key_max)).collect();
+    let ages: BTreeSet<_> = tables.iter().map(|(age, _, _)| *age).collect();
+    assert!(ages.len() <= usize::from(forest.grid().geometry().runs_max), "{ages:?}");
+    tables.sort_unstable();
+    for (one, next) in tables.iter().zip(tables.iter().skip(1)) {
+        assert!(one.0 < next.0 || one.2 < next.1, "tables of a run are disjoint: {one:?}, {next:?}");
+    }
+}
+
 /// A level is within its limit when it has just been drained: even ones after a first half-bar, odd ones after
 /// a second. The deepest has none.
 fn check_limits(forest: &Forest, half: Half) {
@@ -198,11 +218,17 @@ fn check_limits(forest: &Forest, half: Half) {
         forest.tree::<Pair>().unwrap().layout().value_count_max,
         forest.tree::<Posting>().unwrap().layout().value_count_max,
     ];
-    for (TreeStats { name, levels, .. }, table_max) in forest.stats().trees.iter().zip(table_maxima) {
+    for (TreeStats { name, value_size, levels, .. }, table_max) in
+        forest.stats().trees.iter().zip(table_maxima)
+    {
+        let bar = u64::from(geometry.share_size) * u64::from(geometry.beats_per_bar) / (value_size + 16);
         let deepest = levels.len() - 1;
         let drained = levels.iter().enumerate().take(deepest).skip(drained).step_by(2);
         for (level, stats) in drained {
-            let limit = table_max * growth.pow(u32::try_from(level).unwrap() + 1);
+            let mut limit = table_max * growth.pow(u32::try_from(level).unwrap() + 1);
+            if level == 0 {
+                limit = limit.max(bar * u64::from(geometry.runs_max - 1) / 2);
+            }
             assert!(stats.value_count <= limit, "{name}, level {level}: {stats:?}, limit {limit}");
             assert_eq!(stats.value_count_max, Some(limit), "{name}, level {level}");
         }

@@ -43,9 +43,12 @@ fn what_is_out_of_range_is_named() {
         |g| g.batch_size_max = g.share_size + 1,
         "geometry: batch_size_max is 2097153, expected at most 2097152",
     );
-    check(|g| g.level0 = Level0::Runs, "geometry: level0 is 2, expected merged (1): runs are reserved");
-    check(|g| g.runs_max = 0, "geometry: runs_max is 0, expected at least 1");
-    check(|g| g.runs_max = 2, "geometry: runs_max is 2, expected at most 1");
+    check(|g| g.level0 = Level0::Merged, "geometry: runs_max is 8, expected at most 1");
+    check(|g| g.runs_max = 0, "geometry: runs_max is 0, expected at least 2");
+    check(|g| g.runs_max = 1, "geometry: runs_max is 1, expected at least 2");
+    check(|g| g.runs_max = 9, "geometry: runs_max is 9, expected at most 8");
+    (2..=8).for_each(|runs_max| Geometry::small().with_runs(runs_max).validate().unwrap());
+    Geometry { level0: Level0::Merged, runs_max: 1, ..Geometry::default() }.validate().unwrap();
     check(|g| g.filter_bits = 10, "geometry: filter_bits is 10, expected at most 0");
     check(|g| g.journal_size = 4096, "geometry: journal_size is 4096, expected a multiple of the block size");
     check(|g| g.journal_sector = 512, "geometry: journal_sector is 512, expected at least 4096");

@@ -116,7 +116,7 @@ fn errors_say_what_is_wrong() {
     check(48, 2, "version is 2, expected 1");
     check(50, 0, "checksum_kind is 0, expected 1");
     check(1024 + 1, 0x18, "block_size is 6144, expected a power of two");
-    check(1024 + 68, 2, "level0 is 2, expected merged (1): runs are reserved");
+    check(1024 + 68, 2, "runs_max is 1, expected at least 2");
     check(1024 + 70, 10, "filter_bits is 10, expected at most 0");
     check(1024 + 508, 1, "manifest_newest is 62, expected the oldest, as there is one");
     check(1024 + 508, 0, "manifest_block_count is 0, expected 0 exactly if oldest and newest are none");

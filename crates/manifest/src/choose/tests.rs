@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
-use understory_format::{Beat, BlockAddress, Level, u64_of};
+use understory_format::{Beat, BlockAddress, Direction, Level, TableInfo, u64_of};
 
-use super::{Choice, KeyRange};
+use super::{Choice, Flush, FlushChoice, KeyRange};
 use crate::testing::{info, level, table};
 use crate::{Manifest, Table};
 
@@ -26,7 +26,7 @@ fn random_level(rng: &mut Rng, count: usize, space: u32, address: &mut u64) -> V
 }
 
 fn manifest(levels: &[Vec<Table<u32>>]) -> Manifest<u32> {
-    let mut manifest = Manifest::new(u8::try_from(levels.len()).unwrap());
+    let mut manifest = Manifest::new(u8::try_from(levels.len()).unwrap(), 1);
     for (number, tables) in levels.iter().enumerate() {
         for table in tables {
             manifest.insert(level(u8::try_from(number).unwrap()), *table);
@@ -91,7 +91,7 @@ fn naive_join(chosen: &[Table<u32>], targets: &[Table<u32>]) -> Vec<Group> {
 }
 
 fn inputs(plan: &[Choice<u32>]) -> Vec<Group> {
-    plan.iter().map(|choice| (choice.sources.clone(), choice.targets.clone())).collect()
+    plan.iter().map(|choice| (choice.sources.concat(), choice.targets.clone())).collect()
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn drain_equals_brute_force() {
         let plan = manifest.plan_level(level(0), limit);
         let chosen = naive_drain(&sources, &targets, limit);
         assert_eq!(inputs(&plan), naive_join(&chosen, &targets));
-        joined += plan.iter().filter(|choice| choice.sources.len() > 1).count();
+        joined += plan.iter().filter(|choice| choice.sources.concat().len() > 1).count();
         let kept: u64 = total - chosen.iter().map(|table| table.info.value_count).sum::<u64>();
         assert!(kept <= limit);
         for choice in &plan {
@@ -133,7 +133,8 @@ fn check_plan(
     let manifest = manifest(&[make(sources, 1), make(targets, 1001)]);
     let plan = manifest.plan_level(level(0), limit);
     let keys = |tables: &[Table<u32>]| tables.iter().map(|table| table.key_min).collect::<Vec<_>>();
-    let found: Vec<_> = plan.iter().map(|choice| (keys(&choice.sources), keys(&choice.targets))).collect();
+    let found: Vec<_> =
+        plan.iter().map(|choice| (keys(&choice.sources.concat()), keys(&choice.targets))).collect();
     let expected: Vec<_> = expected.iter().map(|(s, t)| (s.to_vec(), t.to_vec())).collect();
     assert_eq!(found, expected);
 }
@@ -185,8 +186,12 @@ fn a_table_whose_tombstones_can_go_does_not_move() {
 fn check_flush(tables: &[(u32, u32, u64)], flush: (u32, u32, u64), expected: &[u32], range: (u32, u32)) {
     let tables: Vec<Table<u32>> =
         tables.iter().zip(0..).map(|(t, i)| table(1 + 2 * i, t.0, t.1, t.2)).collect();
-    let choice = manifest(&[tables]).plan_flush(flush.0, flush.1, flush.2, 100);
-    assert_eq!(choice.targets.iter().map(|table| table.key_min).collect::<Vec<_>>(), expected);
+    let memtable = KeyRange::new(flush.0, flush.1).unwrap();
+    let flush = Flush { range: memtable, value_count: flush.2, sample: &[] };
+    let choice = manifest(&[tables]).plan_flush(&flush, 100);
+    let targets = choice.targets.concat();
+    assert_eq!(targets.iter().map(|table| table.key_min).collect::<Vec<_>>(), expected);
+    assert!(choice.cuts.is_empty());
     assert_eq!((choice.range.min(), choice.range.max()), range);
 }
 
@@ -234,6 +239,149 @@ fn coalesce_by_hand() {
     check_coalesce(&[(0, 0, 9), (2, 2, 9), (4, 4, 9)], &[(5, 9)], &[&[0, 2, 4]]);
 }
 
+/// A level 0 of up to `runs_max` runs, oldest first, of tables with these ends and values; the age of a run is its
+/// place from 1 on, and the address of table `n` of it 1000 times its age and 2 n. Below are other levels.
+fn in_runs(runs_max: u8, runs: &[&[(u32, u32, u64)]], below: &[&[(u32, u32, u64)]]) -> Manifest<u32> {
+    let levels = u8::try_from(1 + below.len()).unwrap();
+    let mut manifest = Manifest::new(levels, runs_max);
+    for (age, tables) in (1..).zip(runs) {
+        for (place, (min, max, values)) in (0..).zip(*tables) {
+            let info = info(1_000 * age + 2 * place, *min, *max, *values);
+            let info = TableInfo { age: Beat::new(age), beat_min: Beat::new(age), ..info };
+            manifest.insert(level(0), Table::new(info).unwrap());
+        }
+    }
+    for (number, tables) in (1..).zip(below) {
+        for (place, (min, max, values)) in (0..).zip(*tables) {
+            manifest.insert(
+                level(number),
+                table(100_000 * u64::from(number) + 2 * place + 1, *min, *max, *values),
+            );
+        }
+    }
+    manifest.verify().unwrap();
+    manifest
+}
+
+/// Of each choice, the ages and least keys of its sources, newest first, and the least keys of its targets.
+type Inputs = (Vec<(u64, u32)>, Vec<u32>);
+
+fn check_runs(runs: &[&[(u32, u32, u64)]], below: &[(u32, u32, u64)], limit: u64, expected: &[Inputs]) {
+    let manifest = in_runs(4, runs, &[below, &[]]);
+    let plan = manifest.plan_level(level(0), limit);
+    let inputs = |choice: &Choice<u32>| -> Inputs {
+        let sources = choice.sources.iter().flatten().map(|table| (table.info.age.get(), table.key_min));
+        (sources.collect(), choice.targets.iter().map(|table| table.key_min).collect())
+    };
+    assert_eq!(plan.iter().map(inputs).collect::<Vec<_>>(), expected);
+    for choice in &plan {
+        assert_eq!(choice.is_move, choice.sources.concat().len() == 1 && choice.targets.is_empty());
+    }
+}
+
+#[test]
+fn windows_by_hand() {
+    // Tables of several runs leave together if they overlap, else alone; within the limit none does.
+    check_runs(&[&[(0, 9, 10)], &[(9, 12, 10)]], &[], 20, &[]);
+    check_runs(&[&[(0, 9, 10)], &[(9, 12, 10)]], &[], 19, &[(vec![(2, 9), (1, 0)], vec![])]);
+    check_runs(&[&[(0, 9, 10)], &[(10, 12, 10)]], &[], 19, &[(vec![(1, 0)], vec![])]);
+    // Runs stand newest first, whatever the keys.
+    let runs: &[&[_]] = &[&[(5, 9, 1), (20, 29, 1)], &[(0, 6, 1), (25, 30, 1)], &[(6, 7, 1)]];
+    check_runs(runs, &[], 0, &[(vec![(3, 6), (2, 0), (1, 5)], vec![]), (vec![(2, 25), (1, 20)], vec![])]);
+    // A window costs what all of it overlaps: the one with more layers goes first.
+    let runs: &[&[_]] = &[&[(0, 9, 10), (10, 19, 10)], &[(10, 19, 10)]];
+    check_runs(runs, &[(0, 9, 20), (10, 19, 20)], 29, &[(vec![(2, 10), (1, 10)], vec![10])]);
+    // Windows that share a target are one choice, run by run.
+    let runs: &[&[_]] = &[&[(0, 9, 10), (10, 19, 10)], &[(0, 9, 10), (10, 19, 10)]];
+    check_runs(runs, &[(5, 15, 1)], 0, &[(vec![(2, 0), (2, 10), (1, 0), (1, 10)], vec![5])]);
+    // A newer table over two windows joins them; if it is far smaller than either, it stays, and with it what is
+    // newer and overlaps it.
+    let wide = |values| -> Vec<(u32, u32, u64)> { vec![(5, 15, values)] };
+    let old: &[_] = &[(0, 9, 40), (10, 19, 40)];
+    check_runs(&[old, &wide(10)], &[], 60, &[(vec![(2, 5), (1, 0), (1, 10)], vec![])]);
+    check_runs(&[old, &wide(9)], &[], 60, &[(vec![(1, 0)], vec![])]);
+    check_runs(&[old, &wide(9), &[(0, 5, 40)]], &[], 100, &[(vec![(1, 0)], vec![])]);
+    check_runs(&[old, &wide(9), &[(0, 4, 40)]], &[], 100, &[(vec![(3, 0), (1, 0)], vec![])]);
+    // Unless the level has to lose more than is left then.
+    check_runs(&[old, &wide(9)], &[], 9, &[(vec![(1, 0)], vec![]), (vec![(1, 10)], vec![])]);
+    check_runs(&[old, &wide(9)], &[], 8, &[(vec![(2, 5), (1, 0), (1, 10)], vec![])]);
+}
+
+/// R19: with no room for a run more, the oldest leaves if that rewrites no more than merging the youngest would.
+#[test]
+fn the_oldest_run_leaves_if_it_is_cheap() {
+    let runs: &[&[_]] = &[&[(0, 9, 1), (20, 29, 1)], &[(40, 49, 9)], &[(60, 69, 9)], &[(80, 89, 10)]];
+    let (left, right) = ((vec![(1, 0)], vec![0]), (vec![(1, 20)], vec![20]));
+    check_runs(&runs[1..], &[], 1_000, &[]);
+    check_runs(runs, &[(0, 9, 5), (20, 29, 5), (40, 49, 99)], 1_000, &[left.clone(), right.clone()]);
+    check_runs(runs, &[(0, 9, 5), (20, 29, 6)], 1_000, &[]);
+    // A target that two windows share counts once.
+    check_runs(runs, &[(5, 25, 10)], 1_000, &[(vec![(1, 0), (1, 20)], vec![5])]);
+    // What is still to go is the cheapest of the rest.
+    check_runs(runs, &[(0, 9, 5), (20, 29, 5)], 26, &[left, right, (vec![(2, 40)], vec![])]);
+}
+
+#[test]
+fn tombstones_of_a_flush_stay_above_older_runs() {
+    let manifest = in_runs(3, &[&[(0, 9, 113)], &[(20, 29, 100)]], &[&[(40, 49, 1)]]);
+    let check = |min, max, values, expected: (usize, bool)| {
+        let range = KeyRange::new(min, max).unwrap();
+        let choice = manifest.plan_flush(&Flush { range, value_count: values, sample: &[] }, 100);
+        assert_eq!((choice.targets.len(), choice.keep_tombstones), expected, "{min}..={max}");
+    };
+    check(10, 19, 1, (0, false));
+    check(9, 19, 1, (0, true));
+    check(10, 20, 1, (0, true));
+    check(30, 39, 1, (0, false));
+    check(30, 40, 1, (0, true));
+    // A run that is taken is older no more, but reaches further.
+    check(10, 20, 800, (1, false));
+    check(9, 20, 800, (1, true));
+    check(0, 20, 1_600, (2, false));
+    check(0, 20, 799, (0, true));
+}
+
+/// The flush of one value for each key of `keys`: where its tables are cut, of 80 values at most.
+fn check_cuts(
+    runs: &[&[(u32, u32, u64)]],
+    below: &[(u32, u32, u64)],
+    keys: core::ops::Range<u32>,
+    expected: &[u32],
+) {
+    let sample: Vec<u32> = keys.collect();
+    let range = KeyRange::new(sample[0], *sample.last().unwrap()).unwrap();
+    let flush = Flush { range, value_count: u64_of(sample.len()), sample: &sample };
+    let choice = in_runs(8, runs, &[below]).plan_flush(&flush, 80);
+    assert_eq!(choice.cuts, expected);
+    assert!(choice.targets.is_empty());
+}
+
+#[test]
+fn cuts_by_hand() {
+    // What overlaps nothing is cut by nothing.
+    check_cuts(&[], &[], 0..400, &[]);
+    check_cuts(&[&[(400, 499, 80)]], &[(500, 599, 80)], 0..400, &[]);
+    // Where there is something, tables have about half of what they can, at even distances: 40 of 200 values.
+    check_cuts(&[], &[(0, 999, 80)], 0..200, &[39, 79, 119, 159]);
+    check_cuts(&[], &[(0, 999, 80)], 0..60, &[29]);
+    check_cuts(&[], &[(0, 999, 80)], 0..59, &[]);
+    // Tables end where older windows do, if that leaves an eighth of a table on either side.
+    let run: &[_] = &[(0, 30, 80), (40, 70, 80), (71, 99, 80)];
+    check_cuts(&[run], &[], 0..100, &[30, 70]);
+    check_cuts(&[run], &[], 21..100, &[30, 70]);
+    check_cuts(&[run], &[], 22..100, &[70]);
+    check_cuts(&[run], &[], 0..81, &[30, 70]);
+    check_cuts(&[run], &[], 0..80, &[30]);
+    // A window of several runs has no end within.
+    check_cuts(&[run, &[(50, 75, 60)]], &[], 0..90, &[30]);
+    check_cuts(&[run, &[(50, 75, 60)]], &[], 0..91, &[30, 60]);
+    // What lies between windows is split like what has none.
+    check_cuts(&[&[(0, 30, 80), (200, 230, 80)]], &[(0, 199, 80)], 0..231, &[30, 70, 110, 150, 199]);
+    // A table of the level below that ends near by decides where.
+    check_cuts(&[], &[(0, 45, 80), (46, 999, 80)], 0..200, &[45, 79, 119, 159]);
+    check_cuts(&[], &[(0, 50, 80), (51, 999, 80)], 0..200, &[39, 79, 119, 159]);
+}
+
 /// A tree whose tables are plain lists of (key, version, or none for a tombstone).
 struct Model {
     manifest: Manifest<u32>,
@@ -241,15 +389,30 @@ struct Model {
     expected: BTreeMap<u32, u64>,
     address: u64,
     version: u64,
+    /// Flushes so far.
+    age: u64,
 }
 
 const TABLE_VALUE_MAX: u64 = 8;
 const SPACE: u32 = 400;
 
+/// What is put into a level: values, and where tables end.
+struct Output<'a> {
+    merged: BTreeMap<u32, Option<u64>>,
+    cuts: &'a [u32],
+    keep_tombstones: bool,
+    age: Beat,
+}
+
 impl Model {
+    fn new(levels: u8, runs_max: u8) -> Self {
+        let (contents, expected) = (BTreeMap::new(), BTreeMap::new());
+        Self { manifest: Manifest::new(levels, runs_max), contents, expected, address: 1, version: 0, age: 0 }
+    }
+
     fn read(&self, key: u32) -> Option<u64> {
-        for level in self.manifest.levels() {
-            let Some(table) = self.manifest.find(level, key, Beat::MAX) else { continue };
+        for run in self.manifest.sources() {
+            let Some(table) = run.find(key, Beat::MAX) else { continue };
             let content = &self.contents[&table.info.index.address];
             if let Ok(found) = content.binary_search_by_key(&key, |(key, _)| *key) {
                 return content[found].1;
@@ -258,21 +421,26 @@ impl Model {
         None
     }
 
-    fn take(&mut self, level: Level, tables: &[Table<u32>], merged: &mut BTreeMap<u32, Option<u64>>) {
-        for table in tables {
+    /// Takes tables out, run by run, the newest first, and puts what they hold over what was merged.
+    fn take(&mut self, level: Level, runs: &[Vec<Table<u32>>], merged: &mut BTreeMap<u32, Option<u64>>) {
+        for table in runs.iter().rev().flatten() {
             self.manifest.remove(level, table);
             merged.extend(self.contents.remove(&table.info.index.address).unwrap());
         }
     }
 
-    fn put(&mut self, level: Level, merged: BTreeMap<u32, Option<u64>>, keep_tombstones: bool) {
+    fn put(&mut self, level: Level, output: Output<'_>) {
+        let Output { merged, cuts, keep_tombstones, age } = output;
         let kept = |entry: &(u32, Option<u64>)| keep_tombstones || entry.1.is_some();
         let values: Vec<_> = merged.into_iter().filter(kept).collect();
-        for content in values.chunks(8) {
+        let piece = |key: u32| cuts.iter().filter(|cut| **cut < key).count();
+        let pieces = values.chunk_by(|one, next| piece(one.0) == piece(next.0));
+        for content in pieces.flat_map(|piece| piece.chunks(8)) {
             self.address += 2;
             let (min, max) = (content[0].0, content.last().unwrap().0);
-            let mut info = info(self.address, min, max, u64_of(content.len()));
-            info.tombstone_count = u64_of(content.iter().filter(|(_, value)| value.is_none()).count());
+            let info = info(self.address, min, max, u64_of(content.len()));
+            let tombstone_count = u64_of(content.iter().filter(|(_, value)| value.is_none()).count());
+            let info = TableInfo { tombstone_count, age, beat_min: Beat::new(self.age), ..info };
             self.contents.insert(info.index.address, content.to_vec());
             self.manifest.insert(level, Table::new(info).unwrap());
         }
@@ -281,7 +449,8 @@ impl Model {
     fn flush(&mut self, rng: &mut Rng) {
         let mut memtable = BTreeMap::new();
         let (base, width) = (rng.u32(0..SPACE), if rng.bool() { SPACE } else { rng.u32(1..40) });
-        for _ in 0..rng.u32(1..20) {
+        let count = if rng.u8(0..4) == 0 { rng.u32(1..80) } else { rng.u32(1..20) };
+        for _ in 0..count {
             let key = (base + rng.u32(0..width)) % SPACE;
             self.version += 1;
             if rng.u8(0..4) == 0 {
@@ -292,12 +461,50 @@ impl Model {
                 self.expected.insert(key, self.version);
             }
         }
+        self.age += 1;
         let (min, max) = (*memtable.first_key_value().unwrap().0, *memtable.last_key_value().unwrap().0);
-        let choice = self.manifest.plan_flush(min, max, u64_of(memtable.len()), TABLE_VALUE_MAX);
+        let range = KeyRange::new(min, max).unwrap();
+        let sample: Vec<u32> = memtable.keys().copied().step_by(rng.usize(1..4)).collect();
+        let flush = Flush { range, value_count: u64_of(memtable.len()), sample: &sample };
+        let choice = self.manifest.plan_flush(&flush, TABLE_VALUE_MAX);
+        self.check_flush(&choice, u64_of(memtable.len()));
+        let youngest = choice.targets.len();
+        let joined = match self.manifest.runs_max() {
+            1 => Vec::new(),
+            _ => self.manifest.plan_coalesce_runs(TABLE_VALUE_MAX, youngest),
+        };
         let mut merged = BTreeMap::new();
         self.take(level(0), &choice.targets, &mut merged);
         merged.extend(memtable);
-        self.put(level(0), merged, choice.keep_tombstones);
+        let (keep_tombstones, age) = (choice.keep_tombstones, Beat::new(self.age));
+        self.put(level(0), Output { merged, cuts: &choice.cuts, keep_tombstones, age });
+        self.execute(rng, level(0), level(0), joined);
+        self.check_runs();
+    }
+
+    /// R19: a flush takes whole runs, the youngest, and only if they are too many or small beside it.
+    fn check_flush(&self, choice: &FlushChoice<u32>, value_count: u64) {
+        assert!(choice.cuts.is_sorted_by(|one, next| one < next), "{:?}", choice.cuts);
+        let runs = self.manifest.runs(level(0));
+        if self.manifest.runs_max() == 1 {
+            return;
+        }
+        let too_many = runs.len() == usize::from(self.manifest.runs_max());
+        assert!(!too_many || !choice.targets.is_empty(), "there is room for a run more");
+        let mut gathered = value_count;
+        for (place, (run, taken)) in runs.iter().zip(&choice.targets).enumerate() {
+            assert!(run.iter(Beat::MAX, Direction::Ascending).eq(taken), "a run is taken whole");
+            let values: u64 = taken.iter().map(|table| table.info.value_count).sum();
+            let is_small = if too_many { values <= gathered } else { 8 * values <= gathered };
+            assert!(is_small || too_many && place == 0, "{values} values beside {gathered}");
+            gathered += values;
+        }
+    }
+
+    /// R19: level 0 has no more runs than it may, and of a run no two neighbours fit into an eighth of a table.
+    fn check_runs(&self) {
+        let runs = self.manifest.runs(level(0));
+        assert!(runs.len() <= usize::from(self.manifest.runs_max()));
     }
 
     /// Executes a whole plan on the state it was made for, in any order.
@@ -305,23 +512,50 @@ impl Model {
         rng.shuffle(&mut plan);
         for choice in plan {
             if choice.is_move {
-                self.manifest.update(source, target, choice.sources[0]);
+                self.manifest.update(source, target, choice.sources[0][0]);
                 continue;
             }
+            let inputs = choice.sources.iter().flatten().chain(&choice.targets);
+            let age = inputs.map(|table| table.info.age).max().unwrap();
             let mut merged = BTreeMap::new();
-            self.take(target, &choice.targets, &mut merged);
+            self.take(target, &[choice.targets], &mut merged);
             self.take(source, &choice.sources, &mut merged);
-            self.put(target, merged, choice.keep_tombstones);
+            self.put(target, Output { merged, cuts: &[], keep_tombstones: choice.keep_tombstones, age });
         }
     }
 
     fn compact(&mut self, rng: &mut Rng, number: u8) {
         let (source, target) = (level(number), level(number + 1));
-        let plan = self.manifest.plan_level(source, TABLE_VALUE_MAX << (2 * number));
+        let limit = if rng.u8(0..16) == 0 { 0 } else { TABLE_VALUE_MAX << (2 * number) };
+        let plan = self.manifest.plan_level(source, limit);
+        self.check_older(&plan);
         let busy: Vec<_> = plan.iter().map(|choice| choice.range).collect();
         let small = self.manifest.plan_coalesce(target, TABLE_VALUE_MAX, &busy);
         self.execute(rng, source, target, plan.into_iter().chain(small).collect());
-        assert!(self.manifest.value_count(source) <= TABLE_VALUE_MAX << (2 * number));
+        assert!(self.manifest.value_count(source) <= limit);
+    }
+
+    /// R20: of level 0 in runs, what is older than an input and overlaps it is an input of the same choice, and newer
+    /// inputs stand first.
+    fn check_older(&self, plan: &[Choice<u32>]) {
+        if self.manifest.runs_max() == 1 {
+            return;
+        }
+        for choice in plan {
+            let sources = choice.sources.concat();
+            assert!(
+                choice.sources.iter().is_sorted_by(|a, b| a[0].info.age > b[0].info.age)
+                    || sources[0].info.age == sources.last().unwrap().info.age
+                    || self.manifest.get(level(0), &sources[0]).is_none()
+            );
+            for source in sources.iter().filter(|source| self.manifest.get(level(0), source).is_some()) {
+                for other in self.manifest.iter(level(0), Beat::MAX) {
+                    let is_below =
+                        other.info.age < source.info.age && other.range().overlaps(&source.range());
+                    assert!(!is_below || sources.contains(other), "{other:?} stays below {source:?}");
+                }
+            }
+        }
     }
 
     fn check(&self) {
@@ -334,11 +568,12 @@ impl Model {
 
 #[test]
 fn executed_plans_keep_readers_right() {
-    for seed in 0..6 {
-        let mut rng = Rng::with_seed(seed);
-        let (manifest, contents, expected) = (Manifest::new(4), BTreeMap::new(), BTreeMap::new());
-        let mut model = Model { manifest, contents, expected, address: 1, version: 0 };
-        let mut deepest = 0;
+    for (seed, runs_max) in
+        (0..4).map(|seed| (seed, 1)).chain((4..16).map(|seed| (seed, [2, 3, 4, 8][seed % 4])))
+    {
+        let mut rng = Rng::with_seed(u64_of(seed));
+        let mut model = Model::new(4, runs_max);
+        let (mut deepest, mut runs) = (0, 0);
         for _ in 0..250 {
             model.flush(&mut rng);
             model.check();
@@ -347,6 +582,7 @@ fn executed_plans_keep_readers_right() {
                 model.check();
             }
             deepest = deepest.max(model.manifest.value_count(level(3)));
+            runs = runs.max(model.manifest.runs(level(0)).len());
         }
         for number in 1..4 {
             let busy = model.manifest.plan_coalesce(level(number), TABLE_VALUE_MAX, &[]);
@@ -356,5 +592,9 @@ fn executed_plans_keep_readers_right() {
         }
         model.check();
         assert!(deepest > 0, "the last level was reached");
+        assert!(
+            runs >= usize::from(runs_max.min(4)) - usize::from(runs_max > 1),
+            "{runs} of {runs_max} runs were there"
+        );
     }
 }

@@ -24,7 +24,7 @@ fn check_reads(manifest: &Manifest<u32>, level: Level, all: &[Table<u32>], beat:
     assert!(manifest.iter(level, beat).eq(seen.iter().copied()));
     for key in 0..space {
         let expected = seen.iter().find(|table| table.range().contains(key)).copied();
-        assert_eq!(manifest.find(level, key, beat), expected, "key {key} at {beat}");
+        assert_eq!(manifest.runs(level)[0].find(key, beat), expected, "key {key} at {beat}");
     }
     for min in 0..space {
         for max in [min, min + 1, min + 5, min + 17, space] {
@@ -32,7 +32,7 @@ fn check_reads(manifest: &Manifest<u32>, level: Level, all: &[Table<u32>], beat:
             let mut expected: Vec<_> =
                 seen.iter().filter(|table| table.range().overlaps(&range)).copied().collect();
             for direction in [Direction::Ascending, Direction::Descending] {
-                let found: Vec<_> = manifest.range(level, range, beat, direction).collect();
+                let found: Vec<_> = manifest.runs(level)[0].range(range, beat, direction).collect();
                 assert_eq!(keys(&found), keys(&expected), "{range:?} {direction:?} at {beat}");
                 check_next(manifest, level, range, beat, direction, &expected);
                 expected.reverse();
@@ -50,14 +50,14 @@ fn check_next(
     direction: Direction,
     expected: &[&Table<u32>],
 ) {
-    let first = manifest.next_table(level, None, range, beat, direction);
+    let first = manifest.runs(level)[0].next_table(None, range, beat, direction);
     assert_eq!(first, expected.first().copied());
     for after in range.min().saturating_sub(2)..range.max() + 2 {
         let beyond = |table: &&&Table<u32>| match direction {
             Direction::Ascending => table.key_min > after,
             Direction::Descending => table.key_max < after,
         };
-        let found = manifest.next_table(level, Some(after), range, beat, direction);
+        let found = manifest.runs(level)[0].next_table(Some(after), range, beat, direction);
         assert_eq!(found, expected.iter().find(beyond).copied(), "{range:?} after {after} {direction:?}");
     }
 }
@@ -67,7 +67,7 @@ fn reads_equal_a_filter_over_random_histories() {
     const SPACE: u32 = 48;
     for seed in 0..40 {
         let mut rng = Rng::with_seed(seed);
-        let mut manifest = Manifest::new(3);
+        let mut manifest = Manifest::new(3, 1);
         let mut all: Vec<Table<u32>> = Vec::new();
         for step in 0_u64..60 {
             let min = rng.u32(0..SPACE);
@@ -101,14 +101,14 @@ fn reads_equal_a_filter_over_random_histories() {
         assert_eq!(manifest.table_count(level(1)), u64_of(live.clone().count()));
         assert_eq!(manifest.value_count(level(1)), live.map(|table| table.info.value_count).sum::<u64>());
         let edits = all.iter().map(|table| edit(EditKind::Update, 1, table.info));
-        let loaded = Manifest::<u32>::load(3, edits).unwrap();
+        let loaded = Manifest::<u32>::load(3, 1, edits).unwrap();
         assert!(loaded.tables().eq(manifest.tables()));
     }
 }
 
 #[test]
 fn a_replaced_wide_table_hides_nothing() {
-    let mut manifest = Manifest::new(1);
+    let mut manifest = Manifest::new(1, 1);
     manifest.insert(level(0), past(1, (0, 100), (1, 4)));
     for (address, min) in [(3, 0), (5, 50), (7, 90)] {
         manifest.insert(level(0), past(address, (min, min + 10), (5, LIVE)));
@@ -116,19 +116,22 @@ fn a_replaced_wide_table_hides_nothing() {
     manifest.verify().unwrap();
     let found = |beat, min, max| -> Vec<(u32, u32)> {
         let range = KeyRange::new(min, max).unwrap();
-        manifest.range(level(0), range, beat, Direction::Ascending).map(|t| (t.key_min, t.key_max)).collect()
+        manifest.runs(level(0))[0]
+            .range(range, beat, Direction::Ascending)
+            .map(|t| (t.key_min, t.key_max))
+            .collect()
     };
     assert_eq!(found(Beat::new(4), 20, 30), [(0, 100)]);
     assert_eq!(found(Beat::new(5), 20, 30), []);
     assert_eq!(found(Beat::MAX, 10, 50), [(0, 10), (50, 60)]);
     assert_eq!(found(Beat::MAX, 11, 49), []);
-    assert_eq!(manifest.find(level(0), 75, Beat::new(4)).map(|t| t.key_max), Some(100));
-    assert_eq!(manifest.find(level(0), 75, Beat::new(5)), None);
+    assert_eq!(manifest.runs(level(0))[0].find(75, Beat::new(4)).map(|t| t.key_max), Some(100));
+    assert_eq!(manifest.runs(level(0))[0].find(75, Beat::new(5)), None);
 }
 
 #[test]
 fn tombstone_rule() {
-    let mut manifest = Manifest::new(4);
+    let mut manifest = Manifest::new(4, 1);
     manifest.insert(level(1), table(1, 0, 100, 1));
     manifest.insert(level(3), table(3, 10, 19, 1));
     manifest.insert(level(2), past(5, (0, 100), (1, 4)));
@@ -148,7 +151,7 @@ fn tombstone_rule() {
 
 #[test]
 fn edits_move_and_remove_tables() {
-    let mut manifest = Manifest::<u32>::new(3);
+    let mut manifest = Manifest::<u32>::new(3, 1);
     let (moved, gone) = (info(1, 0, 9, 5), info(3, 20, 29, 7));
     manifest.apply_own(&edit(EditKind::Insert, 0, moved));
     manifest.apply_own(&edit(EditKind::Insert, 0, gone));
@@ -159,7 +162,7 @@ fn edits_move_and_remove_tables() {
     assert_eq!(manifest.value_count(level(1)), 5);
     assert_eq!(manifest.key_range(level(0)), None);
     assert_eq!(manifest.key_range(level(1)), KeyRange::new(0, 9));
-    let mut same = Manifest::<u32>::new(3);
+    let mut same = Manifest::<u32>::new(3, 1);
     for (kind, number, info) in [
         (EditKind::Update, 0, moved),
         (EditKind::Insert, 0, gone),
@@ -173,7 +176,7 @@ fn edits_move_and_remove_tables() {
 
 /// Applies the edits one by one and all at once: both must refuse, naming the field.
 fn check_refused(edits: &[ManifestEdit], field: &str) {
-    let mut manifest = Manifest::<u32>::new(2);
+    let mut manifest = Manifest::<u32>::new(2, 1);
     let refused = edits.iter().find_map(|edit| {
         let before = manifest.clone();
         let error = manifest.apply(edit).err()?;
@@ -225,12 +228,12 @@ fn sums_that_do_not_fit_are_refused() {
     let edits: Vec<_> =
         (0..4097).map(|key| edit(EditKind::Insert, 0, huge(u64::from(2 * key) + 1, key))).collect();
     check_refused(&edits, "level.value_count");
-    assert_eq!(Manifest::<u32>::load(2, edits).unwrap_err().field, "level.value_count");
+    assert_eq!(Manifest::<u32>::load(2, 1, edits).unwrap_err().field, "level.value_count");
 }
 
 #[test]
 fn loads_of_damaged_edits_are_refused() {
-    let load = |edits: &[ManifestEdit]| Manifest::<u32>::load(2, edits.iter().copied()).unwrap_err().field;
+    let load = |edits: &[ManifestEdit]| Manifest::<u32>::load(2, 1, edits.iter().copied()).unwrap_err().field;
     let good = info(1, 10, 19, 5);
     assert_eq!(load(&[edit(EditKind::Remove, 0, good)]), "edit.kind");
     assert_eq!(load(&[edit(EditKind::Insert, 2, good)]), "edit.level");
@@ -240,14 +243,14 @@ fn loads_of_damaged_edits_are_refused() {
     let overlapping = [edit(EditKind::Insert, 0, good), edit(EditKind::Update, 0, info(3, 0, 10, 1))];
     assert_eq!(load(&overlapping), "table.key_min");
     let touching = [edit(EditKind::Insert, 0, good), edit(EditKind::Update, 0, info(3, 0, 9, 1))];
-    Manifest::<u32>::load(2, touching).unwrap();
+    Manifest::<u32>::load(2, 1, touching).unwrap();
 }
 
 #[test]
 fn overlaps_of_replaced_tables_are_found() {
     let check = |tables: &[Table<u32>], expected: bool| {
         let edits = tables.iter().map(|table| edit(EditKind::Insert, 0, table.info));
-        assert_eq!(Manifest::<u32>::load(1, edits).is_ok(), expected, "{tables:?}");
+        assert_eq!(Manifest::<u32>::load(1, 1, edits).is_ok(), expected, "{tables:?}");
     };
     // Same keys at beats that follow each other, and at beats that share one.
     check(&[past(1, (0, 9), (1, 4)), past(3, (0, 9), (5, 8)), past(5, (0, 9), (9, LIVE))], true);
@@ -264,9 +267,9 @@ fn overlaps_of_replaced_tables_are_found() {
 
 #[test]
 fn verify_names_what_is_wrong() {
-    let mut manifest = Manifest::new(1);
+    let mut manifest = Manifest::new(1, 1);
     manifest.insert(level(0), table(1, 0, 9, 5));
-    let duplicate = Manifest { levels: vec![manifest.levels[0].clone(); 2], version: 0 };
+    let duplicate = Manifest { levels: vec![manifest.levels[0].clone(); 2], ..manifest.clone() };
     let address = table(1, 0, 9, 5).info.index.address;
     assert_eq!(duplicate.verify(), Err(ManifestError::Duplicate { level: level(1), table: address }));
 }
@@ -274,7 +277,7 @@ fn verify_names_what_is_wrong() {
 #[test]
 #[should_panic(expected = "do not overlap")]
 fn own_overlaps_are_asserted() {
-    let mut manifest = Manifest::new(1);
+    let mut manifest = Manifest::new(1, 1);
     manifest.insert(level(0), table(1, 0, 9, 5));
     manifest.insert(level(0), table(3, 9, 9, 5));
 }
@@ -282,7 +285,7 @@ fn own_overlaps_are_asserted() {
 #[test]
 #[should_panic(expected = "only the last beat")]
 fn own_updates_change_the_last_beat_only() {
-    let mut manifest = Manifest::new(1);
+    let mut manifest = Manifest::new(1, 1);
     manifest.insert(level(0), table(1, 0, 9, 5));
     manifest.update(level(0), level(0), table(1, 0, 9, 6));
 }

@@ -113,8 +113,9 @@ impl World {
     fn compact(&self, targets: &[u8]) {
         for target in targets {
             for tree in &self.trees {
+                let table_value_max = tree.layout().value_count_max;
                 let limits =
-                    Limits { table_value_max: tree.layout().value_count_max, growth: 1, settle: false };
+                    Limits { table_value_max, growth: 1, level0_value_max: table_value_max, settle: false };
                 let target = Level::new(*target).unwrap();
                 let plans = Plan::of_tree(&tree.manifest(), tree.immutable().as_ref(), target, &limits);
                 for plan in plans {

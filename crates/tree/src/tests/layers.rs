@@ -1,13 +1,15 @@
 //! Every way in which a key can be in the layers of a tree, and what a reader sees of it.
 
-use understory_format::{Direction, Geometry, Level};
+use understory_format::{Beat, Direction, Geometry, Level};
+use understory_manifest::Run;
 use understory_testkit::{Pair, Posting, TestRecord};
 
 use super::Rig;
 
 /// What a layer has of a key: nothing, a value, a tombstone.
 const STATES: u64 = 3;
-/// Deepest first: level 2, level 1, level 0, the immutable memtable, closed beats, the open beat.
+/// Deepest first: level 2, level 1, level 0, the immutable memtable, closed beats, the open beat. With level 0 in
+/// runs, the first three are level 1 and two runs.
 const LAYERS: u32 = 6;
 
 /// What layer `layer` has of the key with this number.
@@ -26,14 +28,15 @@ fn fill<R: TestRecord>(rig: &mut Rig<R>, layer: u32, key_of: impl Fn(u64) -> R::
 }
 
 /// A tree in which the keys of all numbers are in all layers in all ways.
-fn layered<R: TestRecord>(key_of: impl Fn(u64) -> R::Key + Copy) -> Rig<R> {
-    let geometry = Geometry { share_size: 1 << 20, ..Geometry::small() };
+fn layered<R: TestRecord>(geometry: Geometry, key_of: impl Fn(u64) -> R::Key + Copy) -> Rig<R> {
+    let geometry = Geometry { share_size: 1 << 20, ..geometry };
     let mut rig = Rig::<R>::new(geometry);
     // Below everything, so that tombstones stay.
     (0..STATES.pow(LAYERS)).for_each(|number| rig.put(key_of(number)));
     rig.end_bar();
-    (0..=3).for_each(|target| rig.push(target));
-    for (layer, depth) in [(0, 2), (1, 1), (2, 0)] {
+    let depths = if geometry.runs_max > 1 { [2, 1, 0, 0] } else { [3, 2, 1, 0] };
+    (0..=depths[0]).for_each(|target| rig.push(target));
+    for (layer, depth) in (0..).zip(depths.into_iter().skip(1)) {
         fill(&mut rig, layer, key_of);
         rig.end_bar();
         (0..=depth).for_each(|target| rig.push(target));
@@ -46,15 +49,16 @@ fn layered<R: TestRecord>(key_of: impl Fn(u64) -> R::Key + Copy) -> Rig<R> {
     rig
 }
 
-fn check<R: TestRecord>(key_of: impl Fn(u64) -> R::Key + Copy) {
-    let rig = layered::<R>(key_of);
-    let stats = |level| rig.tree.level_stats(Level::new(level).unwrap());
+fn check<R: TestRecord>(geometry: Geometry, key_of: impl Fn(u64) -> R::Key + Copy) {
+    let rig = layered::<R>(geometry, key_of);
     let numbers = STATES.pow(LAYERS);
-    for level in 0..3 {
-        let stats = stats(level);
-        assert_eq!((stats.value_count, stats.tombstone_count), (numbers / 3 * 2, numbers / 3), "{level}");
-    }
-    assert_eq!((stats(3).value_count, stats(3).tombstone_count), (numbers, 0));
+    let counts = |run: &Run<R::Key>| {
+        let tables = || run.iter(Beat::MAX, Direction::Ascending).map(|table| table.info);
+        (tables().map(|info| info.value_count).sum(), tables().map(|info| info.tombstone_count).sum())
+    };
+    let found: Vec<(u64, u64)> = rig.tree.manifest().sources().map(counts).collect();
+    let layer = (numbers / 3 * 2, numbers / 3);
+    assert_eq!(found[..4], [layer, layer, layer, (numbers, 0)]);
     assert_eq!(rig.tree.memtable_counts(), (numbers / 3 * 4, numbers / 3 * 2));
     for number in 0..numbers {
         let newest = (0..LAYERS).rev().map(|layer| state(number, layer)).find(|state| *state > 0);
@@ -74,14 +78,24 @@ fn check<R: TestRecord>(key_of: impl Fn(u64) -> R::Key + Copy) {
 
 #[test]
 fn the_newest_layer_wins() {
-    check::<Pair>(|number| 1_000 + 3 * number);
-    check::<Posting>(|number| ([1, u8::try_from(number / 100).unwrap()], u128::from(number % 100)));
+    for geometry in [Geometry::small(), Geometry::small().with_runs(2), Geometry::small().with_runs(5)] {
+        check::<Pair>(geometry, |number| 1_000 + 3 * number);
+        check::<Posting>(geometry, |number| {
+            ([1, u8::try_from(number / 100).unwrap()], u128::from(number % 100))
+        });
+    }
 }
 
 /// While the flush runs, and when it is applied, nobody sees a difference.
 #[test]
 fn values_are_seen_all_the_way_down() {
-    let mut rig = layered::<Pair>(|number| 1_000 + 3 * number);
+    check_way_down(Geometry::small());
+    check_way_down(Geometry::small().with_runs(2));
+    check_way_down(Geometry::small().with_runs(4));
+}
+
+fn check_way_down(geometry: Geometry) {
+    let mut rig = layered::<Pair>(geometry, |number| 1_000 + 3 * number);
     // The mutable memtable has to wait for the immutable one, so take that first.
     for target in [0, 1, 2, 3, 4, 5, 6] {
         for mut job in rig.jobs(target, 0) {

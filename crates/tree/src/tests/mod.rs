@@ -102,7 +102,8 @@ impl<R: TestRecord> Rig<R> {
     /// The compactions into a level: with the usual growth, or with none, which drains the level above.
     fn jobs(&self, target: u8, growth: u64) -> Vec<Box<dyn Job>> {
         let table_value_max = self.tree.layout().value_count_max;
-        let limits = Limits { table_value_max, growth, settle: false };
+        let level0_value_max = growth * table_value_max;
+        let limits = Limits { table_value_max, growth, level0_value_max, settle: false };
         let target = Level::new(target).unwrap();
         let plans = Plan::of_tree(&self.tree.manifest(), self.tree.immutable().as_ref(), target, &limits);
         let job = |plan| -> Box<dyn Job> {

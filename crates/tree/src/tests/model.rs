@@ -95,8 +95,21 @@ fn check_keys<R: TestRecord>(geometry: Geometry, seed: u64, key_count: usize, ba
     assert!(populated >= 2, "{stats:?}");
 }
 
+fn several_pages() -> Geometry {
+    Geometry { block_size: 16384, page_size: 4096, table_blocks: 2, share_size: 65536, ..Geometry::small() }
+}
+
 fn one_block() -> Geometry {
     Geometry { table_blocks: 1, ..Geometry::small() }
+}
+
+#[test]
+fn level_0_in_runs() {
+    (30..33).for_each(|seed| check::<Item>(one_block().with_runs(4), seed, 25, 90));
+    (33..36).for_each(|seed| check::<Pair>(one_block().with_runs(8), seed, 20, 400));
+    (36..38).for_each(|seed| check::<Posting>(one_block().with_runs(2), seed, 20, 400));
+    (38..40).for_each(|seed| check::<Quad>(one_block().with_runs(3), seed, 20, 250));
+    check_keys::<Pair>(several_pages().with_runs(5), 40, 12_000, 12, 2_000);
 }
 
 #[test]
@@ -121,13 +134,6 @@ fn keys_of_four_fields() {
 
 #[test]
 fn several_pages_and_blocks() {
-    let geometry = Geometry {
-        block_size: 16384,
-        page_size: 4096,
-        table_blocks: 2,
-        share_size: 65536,
-        ..Geometry::small()
-    };
-    check_keys::<Pair>(geometry, 20, 12_000, 12, 2_000);
-    check::<Item>(geometry, 21, 12, 250);
+    check_keys::<Pair>(several_pages(), 20, 12_000, 12, 2_000);
+    check::<Item>(several_pages(), 21, 12, 250);
 }

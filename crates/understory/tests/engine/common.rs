@@ -50,6 +50,11 @@ pub(crate) fn without_journal() -> Options {
     Options::default().memory(8 << 20).geometry(Geometry::small())
 }
 
+/// With level 0 in runs.
+pub(crate) fn in_runs() -> Options {
+    Options::default().memory(8 << 20).geometry(Geometry::small().with_journal().with_runs(3))
+}
+
 pub(crate) fn create_sim(machine: &Machine, options: &Options) -> Result<Database, Error> {
     let geometry = options.geometry.unwrap_or_default();
     Database::format(machine, Path::new("simulated"), &schema(), &geometry, options)?;

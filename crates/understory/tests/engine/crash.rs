@@ -1,6 +1,6 @@
 //! A crash at every storage operation of a small workload: what is found again is a checkpoint, whole, and not
 //! older than the last one that was acknowledged.
-use crate::common::{Model, User, create_sim, open_sim, options, reboot, without_journal};
+use crate::common::{Model, User, create_sim, in_runs, open_sim, options, reboot, without_journal};
 use understory::{Batch, Database, Error, Machine, Options};
 use understory_io::CrashPolicy;
 
@@ -109,12 +109,14 @@ fn sweep(options: &Options, policy: impl Fn(u64) -> CrashPolicy) {
 fn nothing_unsynced_is_kept() {
     sweep(&options(), |_| CrashPolicy::DropUnsynced);
     sweep(&without_journal(), |_| CrashPolicy::DropUnsynced);
+    sweep(&in_runs(), |_| CrashPolicy::DropUnsynced);
 }
 
 #[test]
 fn some_sectors_of_what_is_unsynced_are_kept() {
     sweep(&options(), CrashPolicy::KeepSubset);
     sweep(&without_journal(), CrashPolicy::KeepSubset);
+    sweep(&in_runs(), CrashPolicy::KeepSubset);
 }
 
 #[test]

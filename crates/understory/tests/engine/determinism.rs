@@ -3,7 +3,7 @@
 //! compaction.
 use std::path::Path;
 
-use crate::common::{User, create_sim, options, schema, without_journal};
+use crate::common::{User, create_sim, in_runs, options, schema, without_journal};
 use understory::{Batch, Database, Machine, Options};
 use understory_forest::Forest;
 use understory_format::{BlockKind, IndexView};
@@ -76,6 +76,11 @@ fn caches_orders_of_io_and_threads_do_not_show() {
 #[test]
 fn nor_without_a_journal() {
     check(&without_journal());
+}
+
+#[test]
+fn nor_with_level_0_in_runs() {
+    check(&in_runs());
 }
 
 fn check(options: &Options) {

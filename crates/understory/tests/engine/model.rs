@@ -1,5 +1,7 @@
 //! A million random effects over three trees against `BTreeMap`s, with checkpoints, settles and reopens.
-use crate::common::{Account, ByOwner, Event, User, create_sim, open_sim, options, reboot, without_journal};
+use crate::common::{
+    Account, ByOwner, Event, User, create_sim, in_runs, open_sim, options, reboot, without_journal,
+};
 use std::ops::Bound;
 use understory::{Batch, Database, Machine, Options, Stats};
 
@@ -14,6 +16,11 @@ fn a_forest_answers_as_its_model_does() {
 #[test]
 fn it_does_so_without_a_journal() {
     check(&without_journal());
+}
+
+#[test]
+fn and_with_level_0_in_runs() {
+    check(&in_runs());
 }
 
 fn check(options: &Options) {

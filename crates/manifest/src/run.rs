@@ -1,14 +1,15 @@
-//! The tables of one level, sorted, and walks over those that a beat sees.
+//! The tables of one run, sorted, and walks over those that a beat sees. A run is a level, or what one flush wrote
+//! into level 0.
 //!
 //! The largest keys are kept in an array of their own beside the tables, because a lookup searches them and
 //! touches nothing else until it has found its table. Tables that a later beat replaced may stand among the
 //! live ones; every walk takes the beat it looks from.
 //!
 //! # Invariants
-//! Named at [`LevelTables::verify`], which checks them all.
+//! Named at [`Run::verify`], which checks them all.
 //!
 //! # Not here
-//! What a table must satisfy alone (`table.rs`), and what holds between levels (`manifest.rs`).
+//! What a table must satisfy alone (`table.rs`), and what holds between runs and levels (`manifest.rs`).
 
 use core::slice;
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ use understory_format::{Beat, BlockAddress, Direction, Key, KeyRange, Level, u64
 use crate::error::ManifestError;
 use crate::table::Table;
 
-/// Sums over the live tables of a level.
+/// Sums over the live tables of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
     pub(crate) table_count: u64,
@@ -28,11 +29,20 @@ pub(crate) struct Counters {
 
 impl Counters {
     /// None if a sum does not fit, which only forged tables reach.
-    fn plus<K: Key>(self, table: &Table<K>) -> Option<Self> {
+    pub(crate) fn plus<K: Key>(self, table: &Table<K>) -> Option<Self> {
         Some(Self {
             table_count: self.table_count.checked_add(1)?,
             value_count: self.value_count.checked_add(table.info.value_count)?,
             tombstone_count: self.tombstone_count.checked_add(table.info.tombstone_count)?,
+        })
+    }
+
+    /// None if a sum does not fit.
+    pub(crate) fn and(self, other: Self) -> Option<Self> {
+        Some(Self {
+            table_count: self.table_count.checked_add(other.table_count)?,
+            value_count: self.value_count.checked_add(other.value_count)?,
+            tombstone_count: self.tombstone_count.checked_add(other.tombstone_count)?,
         })
     }
 
@@ -46,42 +56,58 @@ impl Counters {
     }
 }
 
-/// Why a table cannot stand in a level.
+/// Why a table cannot stand where it is put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Clash {
     /// It shares keys and beats with this table.
     Overlap(BlockAddress),
     /// The sums of the level would not fit.
     Overflow,
+    /// Level 0 would have more runs than it may.
+    Runs,
 }
 
-/// One level of one tree.
+/// Tables of one tree no two of which, if some beat sees both, have a key in common: what reads take as one source.
 #[derive(Clone, Debug)]
-pub(crate) struct LevelTables<K: Key> {
+pub struct Run<K: Key> {
+    /// When its values were flushed, if it is a run of level 0.
+    age: Beat,
     /// `key_max` of each table, in the order of `tables`.
     keys: Vec<K>,
     tables: Vec<Table<K>>,
     live: Counters,
 }
 
-impl<K: Key> LevelTables<K> {
-    pub(crate) const fn new() -> Self {
+impl<K: Key> Run<K> {
+    pub(crate) const fn new(age: Beat) -> Self {
         Self {
+            age,
             keys: Vec::new(),
             tables: Vec::new(),
             live: Counters { table_count: 0, value_count: 0, tombstone_count: 0 },
         }
     }
 
-    /// A level of these tables in any order; relations between them are left to [`LevelTables::verify`].
-    pub(crate) fn load(mut tables: Vec<Table<K>>) -> Result<Self, Clash> {
+    /// A run of these tables in any order; relations between them are left to [`Run::verify`].
+    pub(crate) fn load(age: Beat, mut tables: Vec<Table<K>>) -> Result<Self, Clash> {
         tables.sort_unstable_by_key(|table| (table.key_max, table.info.beat_min, table.info.index.address));
         let keys = tables.iter().map(|table| table.key_max).collect();
         let mut live = Counters::default();
         for table in tables.iter().filter(|table| table.is_live()) {
             live = live.plus(table).ok_or(Clash::Overflow)?;
         }
-        Ok(Self { keys, tables, live })
+        Ok(Self { age, keys, tables, live })
+    }
+
+    /// The beat in which the values of a run of level 0 were flushed: a name within its tree, the greater the newer.
+    /// 0 if the run is a whole level.
+    pub const fn age(&self) -> Beat {
+        self.age
+    }
+
+    /// Whether it has live tables.
+    pub(crate) const fn is_live(&self) -> bool {
+        self.live.table_count > 0
     }
 
     pub(crate) const fn live(&self) -> Counters {
@@ -102,22 +128,25 @@ impl<K: Key> LevelTables<K> {
         self.tables.get(from..).unwrap_or_default()
     }
 
-    /// The table seen by `beat` that covers `key`. O(log n), if few tables there are unseen.
-    pub(crate) fn find(&self, key: K, beat: Beat) -> Option<&Table<K>> {
+    /// The table that covers `key` and is visible at `beat`. O(log n), if few tables there are unseen.
+    pub fn find(&self, key: K, beat: Beat) -> Option<&Table<K>> {
         let mut seen = self.tail(self.position(key)).iter().filter(|table| table.is_visible(beat));
         seen.next().filter(|table| table.key_min <= key)
     }
 
-    /// All tables that `beat` sees.
-    pub(crate) fn iter(&self, beat: Beat, direction: Direction) -> Tables<'_, K> {
+    /// The tables visible at `beat`.
+    pub fn iter(&self, beat: Beat, direction: Direction) -> Tables<'_, K> {
         Tables { tables: self.tables.iter(), beat, direction }
     }
 
-    /// The tables that `beat` sees and that share a key with `range`.
-    ///
-    /// Tables seen together are disjoint: of those that end at `range.max` or later only the first can begin
-    /// within the range, so the walk has both its ends before it starts.
-    pub(crate) fn range(&self, range: KeyRange<K>, beat: Beat, direction: Direction) -> Tables<'_, K> {
+    pub(crate) fn live_tables(&self) -> Tables<'_, K> {
+        self.iter(Beat::MAX, Direction::Ascending)
+    }
+
+    /// The tables visible at `beat` that share a key with `range`.
+    pub fn range(&self, range: KeyRange<K>, beat: Beat, direction: Direction) -> Tables<'_, K> {
+        // Tables seen together are disjoint: of those that end at the range's end or later only the first can begin
+        // within the range, so the walk has both its ends before it starts.
         let start = self.position(range.min());
         let last = self.position(range.max());
         let after =
@@ -128,6 +157,26 @@ impl<K: Key> LevelTables<K> {
         };
         let tables = self.tables.get(start..end).unwrap_or_default().iter();
         Tables { tables, beat, direction }
+    }
+
+    /// The next table of a walk that keeps no borrow: of the tables that [`range`](Self::range) gives, the first that
+    /// lies wholly beyond `after` in the direction; without `after`, the first.
+    pub fn next_table(
+        &self,
+        after: Option<K>,
+        range: KeyRange<K>,
+        beat: Beat,
+        direction: Direction,
+    ) -> Option<&Table<K>> {
+        let Some(after) = after else { return self.range(range, beat, direction).next() };
+        let rest = match direction {
+            Direction::Ascending => KeyRange::new(after.max(range.min()), range.max()),
+            Direction::Descending => KeyRange::new(range.min(), after.min(range.max())),
+        }?;
+        self.range(rest, beat, direction).find(|table| match direction {
+            Direction::Ascending => table.key_min > after,
+            Direction::Descending => table.key_max < after,
+        })
     }
 
     /// Where the table with this index block and largest key stands.
@@ -161,7 +210,7 @@ impl<K: Key> LevelTables<K> {
     /// A table that shares keys and beats with `table`.
     ///
     /// Exact among live tables. Among replaced ones it looks only as far as the first live table beyond
-    /// `table`; [`LevelTables::verify`] looks at all.
+    /// `table`; [`Run::verify`] looks at all.
     fn clash(&self, table: &Table<K>) -> Option<&Table<K>> {
         let beyond = |other: &Table<K>| other.is_live() && other.key_min > table.key_max;
         let near = self.tail(self.position(table.key_min)).iter().take_while(|other| !beyond(other));
@@ -247,7 +296,7 @@ impl<K: Key> LevelTables<K> {
     }
 }
 
-/// A walk over the tables of a level that one beat sees, disjoint and in key order.
+/// A walk over the tables of a run that one beat sees, disjoint and in key order.
 #[derive(Clone, Debug)]
 pub struct Tables<'a, K: Key> {
     tables: slice::Iter<'a, Table<K>>,
