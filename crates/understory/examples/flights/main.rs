@@ -99,7 +99,7 @@ fn run(arguments: &Arguments) -> Result<bool, Failure> {
             name: "default geometry",
             path: path.clone(),
             geometry: Geometry::default(),
-            memory: 256 << 20,
+            memory: 512 << 20,
             levels_min: 0,
         },
         Plan {
