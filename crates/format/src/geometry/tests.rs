@@ -53,7 +53,7 @@ fn what_is_out_of_range_is_named() {
     check(|g| g.journal_size = 4096, "geometry: journal_size is 4096, expected a multiple of the block size");
     check(|g| g.journal_sector = 512, "geometry: journal_sector is 512, expected at least 4096");
     check(|g| g.interval_min = 0, "geometry: interval_min is 0, expected at least 4096");
-    check(|g| g.interval_max = 1 << 20, "geometry: interval_max is 1048576, expected at least 33624064");
+    check(|g| g.interval_max = 1 << 20, "geometry: interval_max is 1048576, expected at least 16812032");
     check(
         |g| g.journal_size -= u64::from(g.block_size),
         "geometry: journal_size is 243728384, expected at least 243773440",
