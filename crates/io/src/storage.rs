@@ -135,6 +135,12 @@ pub trait Storage: Send + Sync + Debug {
     /// may count as a hole too. One system call.
     fn is_dense(&self) -> bool;
 
+    /// Bytes that the file takes of the file system, as far as a back end knows: its size without holes. One system
+    /// call.
+    fn allocated_size(&self) -> u64 {
+        self.size()
+    }
+
     /// Looks whether the file is still what it was: not shorter than this program made it (a reader knows no size of
     /// its own), and not removed. For who meets an error or garbage and wonders, and for now and then: one system
     /// call. Says yes unless a back end knows better.

@@ -438,6 +438,10 @@ impl Storage for Tap {
         self.inner.discard(range)
     }
 
+    fn allocated_size(&self) -> u64 {
+        self.inner.allocated_size()
+    }
+
     fn is_dense(&self) -> bool {
         self.inner.is_dense()
     }

@@ -163,13 +163,13 @@ impl Database {
     }
 
     /// Figures about the database as it is now. Waits for no commit, checkpoint or I/O, and no commit waits for it.
-    /// O(tables), some microseconds for a few.
+    /// O(tables) and a system call: some microseconds for a few.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let (grid, counts) = (self.sequencer.grid(), self.sequencer.counts());
         let forest = self.sequencer.trees().stats();
         let (commits, commits_beside_checkpoints) = counts.commits();
-        let file_size = self.machine.storage.size();
+        let allocated_size = self.machine.storage.allocated_size();
         Stats {
             trees: forest.trees,
             op: self.visible_op().get(),
@@ -191,8 +191,9 @@ impl Database {
             space: grid.space(),
             block_size: grid.geometry().block_size,
             io: self.machine.storage.counters(),
-            file_size,
-            grid_size: file_size.saturating_sub(grid.geometry().grid_offset()),
+            file_size: self.machine.storage.size(),
+            allocated_size,
+            grid_size: allocated_size.saturating_sub(grid.geometry().grid_offset()),
         }
     }
 

@@ -131,6 +131,7 @@ impl MetricsExporter {
         self.gauge("understory_write_amplification", stats.write_amplification());
         self.gauge("understory_space_amplification", stats.space_amplification());
         self.gauge("understory_file_bytes", ratio(stats.file_size, 1));
+        self.gauge("understory_allocated_bytes", ratio(stats.allocated_size, 1));
         self.gauge("understory_grid_bytes", ratio(stats.grid_size, 1));
         self.gauge("understory_record_bytes", ratio(stats.record_size(), 1));
         let space = stats.space;
@@ -243,7 +244,8 @@ fn describe() {
         ("understory_write_amplification", Unit::Count, "bytes written for each byte committed"),
         ("understory_space_amplification", Unit::Count, "bytes of the grid for each byte of records"),
         ("understory_file_bytes", Unit::Bytes, "size of the file"),
-        ("understory_grid_bytes", Unit::Bytes, "size of the file without superblock and journal"),
+        ("understory_allocated_bytes", Unit::Bytes, "what the file takes of the file system"),
+        ("understory_grid_bytes", Unit::Bytes, "the same without superblock and journal"),
         ("understory_record_bytes", Unit::Bytes, "bytes of the records in memtables and tables"),
         ("understory_blocks", Unit::Count, "blocks by state"),
         ("understory_memtable_values", Unit::Count, "values in memtables"),

@@ -56,9 +56,11 @@ pub struct Stats {
     pub block_size: u32,
     /// Reads, writes and syncs of the file since it was opened, and made.
     pub io: Counters,
-    /// Size of the file, in bytes; all of it is allocated.
+    /// Size of the file, in bytes.
     pub file_size: u64,
-    /// Of that, bytes of the grid: all but superblock and journal.
+    /// Bytes that it takes of the file system: less than its size where `settle` has made holes.
+    pub allocated_size: u64,
+    /// Of these, bytes of the grid: all but superblock and journal.
     pub grid_size: u64,
 }
 

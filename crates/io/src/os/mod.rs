@@ -324,6 +324,10 @@ impl Storage for OsStorage {
         result.map_err(|cause| IoError::new(Operation::Allocate, start, cause))
     }
 
+    fn allocated_size(&self) -> u64 {
+        self.shared.file.allocated().unwrap_or_else(|_| self.size())
+    }
+
     fn is_dense(&self) -> bool {
         self.shared.file.first_hole().is_ok_and(|hole| hole >= self.size())
     }

@@ -10,6 +10,10 @@ use rustix::io::Errno;
 /// The calls on an open file. Transfers may be short; nothing is retried here.
 pub(super) trait RawFile: Send + Sync + Debug {
     fn size(&self) -> Result<u64, Errno>;
+    /// Bytes that it takes of the file system.
+    fn allocated(&self) -> Result<u64, Errno> {
+        self.size()
+    }
     /// Whether no name leads to the file any more.
     fn is_unlinked(&self) -> Result<bool, Errno>;
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Errno>;
@@ -41,6 +45,12 @@ impl RawFile for UnixFile {
     fn size(&self) -> Result<u64, Errno> {
         let stat = rustix::fs::fstat(&self.fd)?;
         u64::try_from(stat.st_size).map_err(|_| Errno::OVERFLOW)
+    }
+
+    fn allocated(&self) -> Result<u64, Errno> {
+        // In units of 512 bytes, whatever the file system.
+        let sectors = rustix::fs::fstat(&self.fd)?.st_blocks;
+        u64::try_from(sectors).map(|sectors| sectors.saturating_mul(512)).map_err(|_| Errno::OVERFLOW)
     }
 
     fn is_unlinked(&self) -> Result<bool, Errno> {

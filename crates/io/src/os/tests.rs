@@ -332,6 +332,7 @@ fn space_is_given_back_and_taken_again() {
         storage.discard(at(1)..whole).expect("discarded");
         assert_eq!(storage.size(), 2 * whole);
         assert_eq!(space() < before, !storage.is_dense());
+        assert_eq!(storage.allocated_size(), space());
         storage.allocate(at(1)..whole).expect("allocated");
         assert!(space() >= before, "{} bytes of space, {before} before", space());
         let buffer = storage.read_now(whole, buffers.take().expect("free")).into_buffer().expect("read");

@@ -378,6 +378,11 @@ impl Storage for SimStorage {
         })
     }
 
+    fn allocated_size(&self) -> u64 {
+        let state = self.inner.state.lock();
+        state.size - u64_of(state.holes.len()) * u64_of(crate::SECTOR)
+    }
+
     fn is_dense(&self) -> bool {
         self.inner.state.lock().holes.is_empty()
     }

@@ -57,6 +57,7 @@ fn sample() -> Stats {
         block_size: 1 << 16,
         io: Counters::default(),
         file_size: 20 << 20,
+        allocated_size: 19 << 20,
         grid_size: 1_280_000,
     }
 }

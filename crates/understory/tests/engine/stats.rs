@@ -40,6 +40,7 @@ fn check_identities(stats: &Stats) {
 fn check_written(stats: &Stats, storage: &SimStorage, before: &understory::Counters) {
     let seen = storage.counters().since(before);
     assert_eq!(stats.written().total(), seen.bytes_written, "{stats}");
+    assert_eq!(stats.allocated_size, stats.file_size - storage.holes() * 4096, "{stats}");
     // Superblocks and checkpoints sync, too.
     assert!(stats.journal.syncs.count < seen.syncs, "{stats}");
     let tables = stats.trees.iter().flat_map(|tree| &tree.levels).map(|level| level.size).sum::<u64>();
