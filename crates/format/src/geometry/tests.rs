@@ -56,7 +56,7 @@ fn what_is_out_of_range_is_named() {
     check(|g| g.interval_max = 1 << 20, "geometry: interval_max is 1048576, expected at least 16812032");
     check(
         |g| g.journal_size -= u64::from(g.block_size),
-        "geometry: journal_size is 243728384, expected at least 243773440",
+        "geometry: journal_size is 226951168, expected at least 226961408",
     );
 }
 
