@@ -434,7 +434,10 @@ impl Storage for Tap {
     }
 
     fn discard(&self, range: Range<u64>) -> Result<(), IoError> {
-        let _course = self.course(Operation::Discard, range.start, 0);
+        if let Course::Fail(cause) = self.course(Operation::Discard, range.start, 0) {
+            self.state.lock().harm.write_failed = true;
+            return Err(IoError::new(Operation::Discard, range.start, cause));
+        }
         self.inner.discard(range)
     }
 
@@ -447,10 +450,12 @@ impl Storage for Tap {
     }
 
     fn allocate(&self, range: Range<u64>) -> Result<(), IoError> {
-        if let Course::Fail(cause) = self.course(Operation::Allocate, range.start, 0) {
+        let course = self.course(Operation::Allocate, range.start, 0);
+        let mut state = self.state.lock();
+        if let Course::Fail(cause) = course {
+            state.harm.write_failed = true;
             return Err(IoError::new(Operation::Allocate, range.start, cause));
         }
-        let mut state = self.state.lock();
         if state.refusals > 0 {
             state.refusals -= 1;
             state.count("refused allocation");
