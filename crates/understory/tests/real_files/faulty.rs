@@ -89,6 +89,11 @@ impl FaultyStorage {
         *self.fault.lock() = Some(fault);
     }
 
+    /// What was armed and not met yet does not happen.
+    pub(crate) fn disarm(&self) {
+        *self.fault.lock() = None;
+    }
+
     pub(crate) fn set_trap(&self, trap: Trap) {
         *self.trap.lock() = Some(trap);
     }
