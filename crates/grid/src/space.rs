@@ -143,10 +143,16 @@ impl Grid {
                 Ok(())
             }
             Err(error) if error.is_no_space() => {
-                Err(GridError::OutOfSpace { needed: count, free: self.free_set.lock().space().free })
+                Err(GridError::OutOfSpace { needed: count, free: self.free_in_file() })
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Blocks of the file as it is that are free.
+    fn free_in_file(&self) -> u64 {
+        let in_file = blocks_in(&self.geometry, self.machine.storage.size());
+        in_file.saturating_sub(self.free_set.lock().space().acquired)
     }
 
     /// Where blocks stand in the file.
@@ -174,7 +180,7 @@ impl Grid {
                 Ok(())
             }
             Err(error) if full(&error) => {
-                Err(GridError::OutOfSpace { needed: count, free: self.free_set.lock().space().free })
+                Err(GridError::OutOfSpace { needed: count, free: self.free_in_file() })
             }
             Err(error) => Err(error.into()),
         }

@@ -62,8 +62,8 @@ impl Database {
         Ok(op)
     }
 
-    /// Makes durable what was committed as [`Durability::Buffered`], and notes in the journal that it is. Costs two
-    /// syncs, if there is anything to sync.
+    /// Makes durable what was committed as [`Durability::Buffered`], and notes in the journal that everything committed so
+    /// far is. Costs two syncs at most, and nothing if the journal says so already; commits wait meanwhile.
     ///
     /// # Errors
     /// Failure to write, now or before: [`Error::Poisoned`]. Without a journal as [`checkpoint`](Self::checkpoint).
@@ -72,8 +72,7 @@ impl Database {
         if !self.geometry().has_journal() {
             return self.checkpoint();
         }
-        self.sequencer.check()?;
-        if self.durable_op() < self.visible_op() { self.sequencer.sync() } else { Ok(()) }
+        self.sequencer.sync()
     }
 
     /// The record of `key` in the tree of `R`.

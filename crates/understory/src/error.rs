@@ -86,12 +86,13 @@ pub enum Error {
     /// The database was opened for reading only. Next: open it for writing.
     #[error("the database is open for reading only")]
     ReadOnly,
-    /// A writer has gone on past the checkpoint that this read-only handle shows. Next: open it again.
-    #[error("the checkpoint that this handle shows has been overtaken by a writer")]
+    /// Commits have gone on past what a scan shows, or a writer past the checkpoint that a read-only handle shows. Next:
+    /// begin the scan again; with a read-only handle, open the file again.
+    #[error("what is being read has been overtaken by later commits: begin again")]
     Expired,
     /// No space is left, in the file system or under the size limit. Of a commit nothing has been done; a checkpoint or
-    /// settling goes on where it stopped, with the next call that needs it. Next: make room (in the file system, or a
-    /// larger limit) and call again; reads go on, and so do commits once there is.
+    /// settling goes on where it stopped, with the next call that needs it. Next: make room in the file
+    /// system and call again (a size limit is that of the file's creation); reads go on, and so do commits once there is.
     #[error("out of space: {needed} blocks are needed, {free} are free")]
     OutOfSpace {
         /// Blocks that were wanted.

@@ -12,6 +12,7 @@
 //! - A quantile is never below that of the recorded values, and above by a 32nd at most
 //!   (`quantiles_are_those_of_the_sorted_values`).
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -140,7 +141,6 @@ fn rank(q: f64, count: u64) -> u64 {
 }
 
 /// Records latencies from any number of threads, without a lock.
-#[derive(Debug)]
 pub(crate) struct Recorder {
     buckets: Box<[AtomicU64]>,
     total: AtomicU64,
@@ -151,6 +151,12 @@ impl Default for Recorder {
     fn default() -> Self {
         let buckets = (0..bucket_count()).map(|_| AtomicU64::new(0)).collect();
         Self { buckets, total: AtomicU64::new(0), max: AtomicU64::new(0) }
+    }
+}
+
+impl fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recorder").field("total", &self.total).field("max", &self.max).finish_non_exhaustive()
     }
 }
 

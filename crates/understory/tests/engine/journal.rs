@@ -212,15 +212,23 @@ fn damage_in_the_journal_is_told_and_can_be_cut_off() {
     assert_eq!((local.salvaged_op, local.salvage_count), (kept, 1));
 }
 
-/// Damage to buffered commits is not a torn end once a sync has covered them, even if nothing came after it.
+/// Damage to commits is not a torn end once a call of `sync` has covered them, even if nothing came after it, and whether
+/// or not it was the last of them that made them durable.
 #[test]
 fn what_a_sync_covered_is_damage() {
+    for last in [Durability::Buffered, Durability::Synced] {
+        check_damage_behind_sync(last);
+    }
+}
+
+fn check_damage_behind_sync(last: Durability) {
     let mut scene = Scene::new(58, 3);
     let kept = scene.database.visible_op();
     let before = scene.storage.image();
-    for _ in 0..20 {
+    for _ in 0..8 {
         scene.commit(Durability::Buffered).unwrap();
     }
+    scene.commit(last).unwrap();
     let damaged = first_difference(&before, &scene.storage.image());
     scene.database.sync().unwrap();
     scene.storage.corrupt(damaged + 100, 1);
