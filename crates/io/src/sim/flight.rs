@@ -170,8 +170,8 @@ impl Inner {
             state.crashed = true;
             let flights = std::mem::take(&mut state.flights);
             let in_flight = flights.values().filter_map(Flight::surviving).collect();
+            // The program does not see what survived: its operations fail, and the size it knows stays.
             state.disk.crash(policy, in_flight);
-            state.size = state.disk.size();
             state.hung.clear();
             flights
         };
