@@ -93,7 +93,7 @@ impl Grid {
                 let highest = free_set.plan(count)?;
                 if file_size(&self.geometry, highest) > self.file_end() {
                     Missing::End(highest)
-                } else if let Some(hole) = free_set.hole_to_reserve(count)? {
+                } else if let Some(hole) = free_set.hole_to_reserve(highest) {
                     Missing::Hole(hole)
                 } else {
                     return Ok(free_set.reserve(count)?);
@@ -137,22 +137,20 @@ impl Grid {
     /// Takes space for free blocks that may have none.
     fn fill(&self, hole: Range<u64>, count: u64) -> Result<(), GridError> {
         let _turn = self.growth.take();
-        match self.machine.storage.allocate(self.bytes_of(&hole)) {
-            Ok(()) => {
-                self.free_set.lock().fill(&hole);
-                Ok(())
-            }
-            Err(error) if error.is_no_space() => {
-                Err(GridError::OutOfSpace { needed: count, free: self.free_in_file() })
-            }
-            Err(error) => Err(error.into()),
-        }
+        let allocated = self.machine.storage.allocate(self.bytes_of(&hole));
+        allocated.map_err(|error| self.refused(error, count))?;
+        self.free_set.lock().fill(&hole);
+        Ok(())
     }
 
-    /// Blocks of the file as it is that are free.
-    fn free_in_file(&self) -> u64 {
+    /// The storage had no space for `needed` blocks, or failed.
+    fn refused(&self, error: IoError, needed: u64) -> GridError {
+        if !error.is_no_space() {
+            return error.into();
+        }
         let in_file = blocks_in(&self.geometry, self.machine.storage.size());
-        in_file.saturating_sub(self.free_set.lock().space().acquired)
+        let free = in_file.saturating_sub(self.free_set.lock().space().acquired);
+        GridError::OutOfSpace { needed, free }
     }
 
     /// Where blocks stand in the file.
@@ -168,28 +166,24 @@ impl Grid {
             return Ok(());
         }
         let target = growth_target(&self.geometry, highest, size_limit);
-        let full = |error: &IoError| error.is_no_space();
         let grown = self.machine.storage.grow(target);
         // A step may be too much where what is needed is not.
         let grown = grown.or_else(|error| {
-            if full(&error) && needed < target { self.machine.storage.grow(needed) } else { Err(error) }
+            if error.is_no_space() && needed < target {
+                self.machine.storage.grow(needed)
+            } else {
+                Err(error)
+            }
         });
-        match grown {
-            Ok(()) => {
-                self.counts.growths.one();
-                Ok(())
-            }
-            Err(error) if full(&error) => {
-                Err(GridError::OutOfSpace { needed: count, free: self.free_in_file() })
-            }
-            Err(error) => Err(error.into()),
-        }
+        grown.map_err(|error| self.refused(error, count))?;
+        self.counts.growths.one();
+        Ok(())
     }
 
-    /// Gives back what the file need not have, and says how many bytes that is: cuts it behind the highest block that is in use or promised, and `spare`
-    /// blocks more, and makes holes of long stretches of free blocks, but for the lowest `spare` ones, if those that are
-    /// free are more than half of those in use (space that was written before is faster than new space). To be called
-    /// after a durable checkpoint.
+    /// Gives back what the file need not have, and says how many bytes that is: cuts it behind the highest block that is
+    /// in use or promised, and `spare` blocks more, and makes holes of long stretches of free blocks, but for the lowest
+    /// `spare` ones, if those that are free are more than half of those in use (space that was written before is faster
+    /// than new space). To be called after a durable checkpoint.
     ///
     /// # Errors
     /// [`GridError::Io`] if the storage refuses, [`GridError::Poisoned`], [`GridError::ReadOnly`].

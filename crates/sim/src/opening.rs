@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use understory::Database;
+use understory::{Database, Error};
 
 use crate::fault::Trigger;
 use crate::harm::Harm;
@@ -32,13 +32,7 @@ impl World<'_> {
             self.put_away(rig);
             return Ok(None);
         }
-        match Database::open_machine(
-            rig.machine.clone(),
-            Path::new(PATH),
-            &self.scenario.schema(),
-            &self.options(),
-            false,
-        ) {
+        match self.open_on(&rig) {
             Ok(database) => Ok(Some((rig, database))),
             Err(error) => {
                 self.trace.note(&[7], || format!("open: {error}"));
@@ -55,16 +49,16 @@ impl World<'_> {
         }
     }
 
+    /// Opens the file of this machine for writing.
+    fn open_on(&self, rig: &Rig) -> Result<Database, Error> {
+        let (schema, options) = (self.scenario.schema(), self.options());
+        Database::open_machine(rig.machine.clone(), Path::new(PATH), &schema, &options, false)
+    }
+
     /// Opens without faults what could not be opened with them.
     fn open_again(&mut self) -> Result<Option<(Rig, Database)>, Violation> {
         let rig = self.rig(Vec::new());
-        let opened = Database::open_machine(
-            rig.machine.clone(),
-            Path::new(PATH),
-            &self.scenario.schema(),
-            &self.options(),
-            false,
-        );
+        let opened = self.open_on(&rig);
         let error = match opened {
             Ok(database) => {
                 self.tally.count("open: at the second try");
@@ -181,13 +175,7 @@ impl World<'_> {
             return Ok(());
         }
         let rig = self.rig(Vec::new());
-        let opened = Database::open_machine(
-            rig.machine.clone(),
-            Path::new(PATH),
-            &self.scenario.schema(),
-            &self.options(),
-            false,
-        );
+        let opened = self.open_on(&rig);
         self.is_made = opened.is_ok();
         drop(opened);
         self.put_away(rig);

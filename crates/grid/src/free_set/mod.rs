@@ -217,19 +217,23 @@ impl FreeSet {
         Ok(Some(highest))
     }
 
-    /// The first holes within the range that `reserve(count)` would promise, as a range of addresses.
-    ///
-    /// # Errors
-    /// As [`plan`](Self::plan).
-    pub(crate) fn hole_to_reserve(&self, count: u64) -> Result<Option<Range<u64>>, Exhausted> {
-        Ok(self.hole_within(self.start()..self.plan(count)?))
+    /// The first holes that a reservation would promise whose highest address is this one, as [`plan`](Self::plan) gave
+    /// it; as a range of addresses.
+    pub(crate) fn hole_to_reserve(&self, highest: u64) -> Option<Range<u64>> {
+        self.hole_within(self.start()..highest)
     }
 
     /// The first holes among the lowest `count` free blocks that are not promised, whichever of the free ones those are.
     pub(crate) fn hole_to_back(&self, count: u64) -> Option<Range<u64>> {
+        self.holes.first_from(0)?;
+        self.hole_within(0..self.behind_lowest(count))
+    }
+
+    /// The first bit behind the lowest `count` free ones that are not promised, wherever those that are lie.
+    fn behind_lowest(&self, count: u64) -> u64 {
         match count.saturating_add(self.promised()) {
-            0 => None,
-            count => self.hole_within(0..self.acquired.after_clear(0, count)),
+            0 => 0,
+            count => self.acquired.after_clear(0, count),
         }
     }
 
@@ -259,11 +263,7 @@ impl FreeSet {
     /// Makes holes of the first stretch of at least `least` addresses from `from` up to `in_file` that are free and not
     /// promised, but for the lowest `spare` ones; gives it, if it was not all holes before.
     pub(crate) fn hollow(&mut self, from: u64, in_file: u64, spare: u64, least: u64) -> Option<Range<u64>> {
-        let lowest = match spare.saturating_add(self.promised()) {
-            0 => 0,
-            spare => self.acquired.after_clear(0, spare),
-        };
-        let mut start = lowest.max(self.live_end()).max(from.saturating_sub(1));
+        let mut start = self.behind_lowest(spare).max(self.live_end()).max(from.saturating_sub(1));
         loop {
             start = self.acquired.first_clear(start);
             if start >= in_file {
