@@ -10,7 +10,7 @@ use super::{Keys, Rig, geometry};
 const FUZZER: Fuzzer = Fuzzer {
     target: "forest",
     seeds: 8,
-    seeds_optimised: 16,
+    seeds_optimised: 8,
     goals: &[
         ("bars", 600),
         ("checkpoints", 100),

@@ -12,7 +12,7 @@ use super::Rig;
 const FUZZER: Fuzzer = Fuzzer {
     target: "tree",
     seeds: 24,
-    seeds_optimised: 72,
+    seeds_optimised: 44,
     goals: &[
         ("flushes", 200),
         ("merges", 500),

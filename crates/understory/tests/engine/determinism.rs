@@ -65,7 +65,7 @@ struct Work {
 impl Work {
     fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let (ops, id_max) = if IS_LARGE { (1_500..5_000, 5_000..60_000) } else { (600..700, 300..4_000) };
+        let (ops, id_max) = if IS_LARGE { (1_200..3_000, 5_000..40_000) } else { (600..700, 300..4_000) };
         Self { seed, ops: rng.u64(ops), id_max: rng.u64(id_max), effects_max: [50, 90][rng.usize(..2)] }
     }
 

@@ -10,7 +10,7 @@ use super::*;
 const FUZZER: Fuzzer = Fuzzer {
     target: "free-set",
     seeds: 60,
-    seeds_optimised: 1_500,
+    seeds_optimised: 1_000,
     goals: &[
         ("reservations", 1_000),
         ("reservations refused", 100),

@@ -9,7 +9,7 @@ use super::*;
 const FUZZER: Fuzzer = Fuzzer {
     target: "merge",
     seeds: 60,
-    seeds_optimised: 1_200,
+    seeds_optimised: 150,
     goals: &[
         ("keys in all sources", 20),
         ("longest stretch of one source", 500),
