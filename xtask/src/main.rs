@@ -10,6 +10,7 @@
 mod bench;
 mod checkout;
 mod demo;
+mod fuzz;
 mod kill;
 mod layout;
 mod sim;
@@ -29,6 +30,7 @@ usage: cargo xtask <command>
   test [--quick]                                everything a change must pass
   kill [--rounds N] [--seed N] [--small|--usual]
                                                 kills a process that loads a real file, 300 times each geometry
+  fuzz [TARGET|all] [--seconds N] [--seed S]    model fuzzers, from seeds; lists them without a target
   sim [--seeds N] [--first S] [--seed S] [--json FILE] [--help]
                                                 the whole engine under simulated faults, from seeds; sweeps
   layout [--check]                              writes (checks) docs/layout/ from the on-disk structs
@@ -60,6 +62,7 @@ fn run(mut arguments: lexopt::Parser) -> Result<(), Failure> {
         Some("demo") => demo::run(arguments),
         Some("test") => test::run(arguments),
         Some("kill") => kill::run(arguments),
+        Some("fuzz") => fuzz::run(arguments),
         Some("sim") => sim::run(arguments),
         Some("layout") => layout::run(arguments),
         Some("tidy") => tidy::run(arguments),

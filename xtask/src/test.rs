@@ -26,7 +26,7 @@ enum Work {
     Layout,
 }
 
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 14] = [
     Step { name: "format", quick: true, work: Work::Cargo("fmt --all -- --check") },
     Step { name: "tidy", quick: true, work: Work::Tidy },
     Step {
@@ -47,6 +47,11 @@ const STEPS: [Step; 13] = [
     },
     Step { name: "doc tests", quick: true, work: Work::Cargo("test --workspace --doc --locked") },
     Step { name: "documentation", quick: true, work: Work::Cargo("doc --workspace --no-deps --locked") },
+    Step {
+        name: "model fuzzers, optimised",
+        quick: false,
+        work: Work::Cargo("test --release --workspace --lib --locked -- fuzz::"),
+    },
     Step {
         name: "model, crash, damage and real-file tests, optimised",
         quick: false,

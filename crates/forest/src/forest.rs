@@ -248,6 +248,13 @@ impl Forest {
         self.beat
     }
 
+    /// The hash over all that was compacted, up to the half-bar that ended last. Two forests that differ do so from the
+    /// first beat on whose hashes differ.
+    #[must_use]
+    pub fn rolling_hash(&self) -> Checksum {
+        self.rolling_hash.get()
+    }
+
     /// How beats make bars.
     #[must_use]
     pub fn schedule(&self) -> &Schedule {

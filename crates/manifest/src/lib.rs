@@ -27,6 +27,8 @@
 
 mod choose;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod manifest;
 mod run;
 mod table;

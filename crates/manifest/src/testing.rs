@@ -1,8 +1,10 @@
 //! Tables of u32 keys for the tests of this crate.
 
-use understory_format::{Beat, BlockAddress, Checksum, Key, Level, TableInfo, TreeId, TwinRef};
+use understory_format::{
+    Beat, BlockAddress, Checksum, EditKind, Key, Level, ManifestEdit, TableInfo, TreeId, TwinRef,
+};
 
-use crate::Table;
+use crate::{Manifest, Table};
 
 pub(crate) fn level(level: u8) -> Level {
     Level::new(level).unwrap()
@@ -37,4 +39,20 @@ pub(crate) fn past(address: u64, keys: (u32, u32), beats: (u64, u64)) -> Table<u
     let beat = |beat| if beat == u64::MAX { Beat::MAX } else { Beat::new(beat) };
     let info = info(address, keys.0, keys.1, 1);
     Table::new(TableInfo { beat_min: beat(beats.0), beat_max: beat(beats.1), ..info }).unwrap()
+}
+
+pub(crate) fn edit(kind: EditKind, number: u8, info: TableInfo) -> ManifestEdit {
+    ManifestEdit { kind, level: level(number), table: info }
+}
+
+/// These tables, level by level.
+pub(crate) fn manifest(levels: &[Vec<Table<u32>>]) -> Manifest<u32> {
+    let mut manifest = Manifest::new(u8::try_from(levels.len()).unwrap(), 1);
+    for (number, tables) in levels.iter().enumerate() {
+        for table in tables {
+            manifest.insert(level(u8::try_from(number).unwrap()), *table);
+        }
+    }
+    manifest.verify().unwrap();
+    manifest
 }

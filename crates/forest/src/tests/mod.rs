@@ -3,8 +3,8 @@
 mod damage;
 mod determinism;
 mod failure;
+mod fuzz;
 mod log;
-mod model;
 mod rules;
 mod stats;
 mod watch;

@@ -8,22 +8,26 @@ use std::collections::BTreeSet;
 
 use fastrand::Rng;
 use understory_format::{BlockAddress, EditKind, u64_of};
+use understory_testkit::{Coverage, Fuzzer};
 
 use super::{CAPACITY, Harness};
 
-/// What a run came across.
-#[derive(Clone, Copy, Debug, Default)]
-struct Report {
-    /// The most blocks there were, in per cent of a bound of 40 blocks at least.
-    closest: u64,
-    checkpoints: u64,
-    reopens: u64,
-    crashes: u64,
-    /// Tables at the address of an earlier one.
-    reused: u64,
-    /// Records that were read to be kept.
-    kept: usize,
-}
+const FUZZER: Fuzzer = Fuzzer {
+    target: "manifest-log",
+    seeds: 24,
+    seeds_optimised: 120,
+    goals: &[
+        ("checkpoints", 400),
+        ("reopens", 50),
+        ("reopens after a crash", 20),
+        ("tables at the address of an earlier one", 500),
+        ("records read to be kept", 5_000),
+        (CLOSEST, 80),
+    ],
+};
+
+/// Of a bound of 40 blocks at least, since of few blocks one is many per cent.
+const CLOSEST: &str = "most blocks, in per cent of their bound";
 
 /// What half-bars do for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,11 +151,11 @@ impl History {
 }
 
 /// Runs a history of so many half-bars; fails where the log differs from the model or the twin.
-fn fuzz(seed: u64, half_bars: u64) -> Report {
+fn run(seed: u64, half_bars: u64, coverage: &mut Coverage) {
     let mut history = if seed.is_multiple_of(4) { History::cold(seed) } else { History::new(seed) };
     let (mut straight, mut twin) = (Harness::new(seed), Harness::new(seed + 1));
     let mut chance = Rng::with_seed(seed ^ 0xc0a5);
-    let (mut report, mut seen) = (Report::default(), BTreeSet::new());
+    let mut seen = BTreeSet::new();
     let mut newest: Vec<BlockAddress> = Vec::new();
     for half_bar in 0..half_bars {
         history.next();
@@ -166,31 +170,30 @@ fn fuzz(seed: u64, half_bars: u64) -> Report {
         newest.retain(|address| straight.live.contains_key(address));
         for address in straight.live.keys() {
             if !newest.contains(address) {
-                report.reused += u64::from(!seen.insert(*address));
+                coverage.count("tables at the address of an earlier one", u64::from(!seen.insert(*address)));
                 newest.push(*address);
             }
         }
         straight.check();
         let (count, count_max) = (straight.log.block_count(), straight.log.blocks_max());
         if count_max >= 40 {
-            report.closest = report.closest.max(100 * count / count_max);
+            coverage.most(CLOSEST, 100 * count / count_max);
         }
         if history.checkpoints > 0 && chance.u64(..history.checkpoints) == 0 {
             checkpoint(&mut straight, &mut twin, &what);
-            report.checkpoints += 1;
+            coverage.count("checkpoints", 1);
             match chance.u8(..10) {
                 0 => twin = reopened(&twin, &mut chance, &straight, &what),
                 1 => {
                     twin = crashed(twin, &mut chance, &straight, &what);
-                    report.crashes += 1;
+                    coverage.count("reopens after a crash", 1);
                 }
                 _ => continue,
             }
-            report.reopens += 1;
+            coverage.count("reopens", 1);
         }
     }
-    report.kept = straight.kept;
-    report
+    coverage.count("records read to be kept", u64_of(straight.kept));
 }
 
 /// A checkpoint of both, and what a log opened from it holds.
@@ -237,17 +240,5 @@ fn crashed(mut twin: Harness, chance: &mut Rng, straight: &Harness, what: &str) 
 
 #[test]
 fn histories_from_seeds() {
-    let mut all = Report::default();
-    for seed in 0..24 {
-        let report = fuzz(seed, 120);
-        all.closest = all.closest.max(report.closest);
-        all.checkpoints += report.checkpoints;
-        all.reopens += report.reopens;
-        all.crashes += report.crashes;
-        all.reused += report.reused;
-        all.kept += report.kept;
-    }
-    assert!(all.closest >= 90, "{all:?}");
-    assert!(all.checkpoints > 500 && all.reopens > 50 && all.crashes > 20, "{all:?}");
-    assert!(all.reused > 500 && all.kept > 5_000, "{all:?}");
+    FUZZER.run(|seed, coverage| run(seed, 120, coverage));
 }

@@ -1,5 +1,6 @@
-//! The memtable against a map from key to all its versions.
+//! The memtable against a map from key to all its versions; from seeds in `fuzz`.
 
+mod fuzz;
 mod shared;
 
 use core::ops::Deref;
@@ -138,78 +139,6 @@ fn check_all<R: Row>(memtable: &Memtable<R>, model: &Model, span: u64, random: &
         check_range(memtable, model, Some((a.min(b), a.max(b))));
         check_range(memtable, model, Some((a, a)));
     }
-}
-
-/// Random puts and removes over `span` numbers in `beats` of up to `beat_max`, with everything compared in the
-/// middle and at the end of each beat; then sealed, recycled and used again.
-fn check_model<R: Row>(seed: u64, span: u64, beats: u32, beat_max: u32) {
-    let mut random = fastrand::Rng::with_seed(seed);
-    let pool = pool(4096, 512);
-    let mut scratch = Scratch::default();
-    let mut memtable = Open::<R>::new(pool.clone(), 40_000);
-    for _ in 0..2 {
-        let mut model = Model::new();
-        let mut tag = 0;
-        for beat in 0..beats {
-            for half in 0..2 {
-                for _ in 0..random.u32(0..=beat_max / 2) {
-                    tag += 1;
-                    let number = random.u64(0..span);
-                    let tombstone = random.u8(..4) == 0;
-                    memtable.put(&R::row(number, tag), tombstone).unwrap();
-                    let version = (if tombstone { 0 } else { tag }, tombstone);
-                    model.entry(number).or_default().insert(0, version);
-                }
-                if half == 0 || beat % 5 == 0 {
-                    check_all(&memtable, &model, span, &mut random);
-                }
-            }
-            memtable.close_beat(&mut scratch);
-            assert!(memtable.run_count() <= 9, "{} runs", memtable.run_count());
-            check_all(&memtable, &model, span, &mut random);
-        }
-        let sealed = memtable.seal();
-        sealed.verify();
-        for direction in [Direction::Ascending, Direction::Descending] {
-            assert_eq!(drain(sealed.cursor(whole(), direction)), expected(&model, None, direction));
-        }
-        let mut merge = Merge::new(
-            vec![sealed.cursor(whole(), Direction::Ascending)],
-            Direction::Ascending,
-            Tombstones::Keep,
-        );
-        while merge.next().unwrap().is_some() {}
-        assert_eq!(merge.counts().consumed, sealed.len());
-        assert_eq!(merge.counts().emitted, sealed.distinct());
-        drop(merge);
-        memtable = Open::of(sealed.recycle().expect("no cursor is left"));
-        assert_eq!(pool.available(), pool.count());
-        check_all(&memtable, &Model::new(), span, &mut random);
-    }
-}
-
-#[test]
-fn model_with_whole_prefixes() {
-    check_model::<Short>(1, 400, 32, 60);
-    check_model::<Short>(2, 1 << 40, 9, 60);
-}
-
-#[test]
-fn model_with_tied_prefixes() {
-    check_model::<Tied>(3, 300, 32, 60);
-    check_model::<Named>(4, 300, 18, 60);
-}
-
-#[test]
-fn model_with_few_keys() {
-    check_model::<Tied>(5, 1, 7, 20);
-    check_model::<Tied>(6, 3, 32, 8);
-}
-
-#[test]
-fn model_with_long_beats() {
-    check_model::<Short>(7, 10_000, 2, 6_000);
-    check_model::<Named>(8, 10_000, 2, 6_000);
 }
 
 #[test]

@@ -1,4 +1,6 @@
-//! The merge against a plain sort: exhaustively for three small sources, randomly for many larger ones.
+//! The merge against a plain sort: exhaustively for three small sources; from seeds, for many larger ones, in `fuzz`.
+
+mod fuzz;
 
 use understory_format::Key;
 use understory_grid::GridError;
@@ -201,58 +203,6 @@ fn no_source_and_empty_ones() {
 fn ends_of_the_key_space() {
     let ends = |tag| vec![(0, tag, false), (u64::MAX, tag, tag == 1)];
     check::<Short>(&[ends(0), vec![], ends(1), ends(2)], &[1, 2, u64::MAX], 0);
-}
-
-/// Up to `count` items over numbers below `span`, ascending; with `versions`, keys may come twice in a source.
-fn random_items(random: &mut fastrand::Rng, count: usize, span: u64, versions: bool) -> Vec<Item> {
-    let mut numbers: Vec<u64> = (0..random.usize(0..=count)).map(|_| random.u64(0..span)).collect();
-    numbers.sort_unstable();
-    if !versions {
-        numbers.dedup();
-    }
-    numbers.into_iter().map(|number| (number, random.u32(..), random.u8(..3) == 0)).collect()
-}
-
-fn random_merges<R: Row>(seed: u64) {
-    let mut random = fastrand::Rng::with_seed(seed);
-    for round in 0..60 {
-        let span = [3, 30, 300, 30_000][round % 4];
-        let versions = random.bool();
-        let sources: Vec<_> = (0..random.usize(1..20))
-            .map(|_| {
-                let count = [0, 5, 200][random.usize(..3)];
-                random_items(&mut random, count, span, versions)
-            })
-            .collect();
-        check::<R>(&sources, &[1, random.u64(2..50), u64::MAX], 0);
-        check::<R>(&sources, &[1, random.u64(2..50), u64::MAX], 7);
-    }
-}
-
-#[test]
-fn random_sources_with_whole_prefixes() {
-    random_merges::<Short>(1);
-}
-
-#[test]
-fn random_sources_with_tied_prefixes() {
-    random_merges::<Tied>(2);
-    random_merges::<Named>(3);
-}
-
-#[test]
-fn long_runs_of_one_source() {
-    let mut random = fastrand::Rng::with_seed(4);
-    let mut sources = vec![Vec::new(); 9];
-    let mut number = 0;
-    while number < 20_000 {
-        let source = random.usize(..sources.len());
-        for _ in 0..random.usize(1..800) {
-            number += random.u64(1..3);
-            sources[source].push((number, 0, false));
-        }
-    }
-    check::<Tied>(&sources, &[997, u64::MAX], 0);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! One tree on a simulated file, with a plain map beside it. The compaction crate moves its values down.
 
 mod beside;
+mod fuzz;
 mod layers;
-mod model;
 mod opening;
 mod reads;
 mod reuse;
@@ -12,7 +12,7 @@ mod views;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use understory_compaction::{Compaction, Job, Limits, Plan};
+use understory_compaction::{Compaction, Job, Limits, Outcome, Plan};
 use understory_format::{
     Beat, Direction, Geometry, Key, KeyRange, Level, TreeDescription, TreeId, Usage, usize_of,
 };
@@ -120,9 +120,10 @@ impl<R: TestRecord> Rig<R> {
         self.tree.grid().forfeit(reservation);
     }
 
-    fn apply(&mut self, job: Box<dyn Job>) {
+    fn apply(&mut self, job: Box<dyn Job>) -> Outcome {
         let outcome = job.finish().unwrap();
         self.tree.apply(outcome.is_flush, &outcome.edits);
+        outcome
     }
 
     /// Drains the level above `target`, or flushes, at once.
