@@ -250,7 +250,7 @@ impl Subject<'_> {
                 }
                 self.compare(&rig, &database, op, &Tally::default())
             }
-            Err(error) => verdict::of_open(&error, &harm).map(drop),
+            Err(error) => verdict::of_salvage(&error, &harm),
         }
     }
 }

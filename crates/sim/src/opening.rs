@@ -117,7 +117,7 @@ impl World<'_> {
             }
             Err(error) => {
                 self.trace.note(&[9], || format!("salvage: {error}"));
-                let _closed = verdict::of_open(&error, &rig.tap.harm())?;
+                verdict::of_salvage(&error, &rig.tap.harm())?;
                 self.put_away(rig);
                 self.tally.count("open: beyond salvage");
                 self.is_lost = true;

@@ -105,6 +105,14 @@ pub(crate) fn of_open(error: &Error, harm: &Harm) -> Result<Closed, Violation> {
     }
 }
 
+/// Judges the error of a salvage, which never asks for itself.
+pub(crate) fn of_salvage(error: &Error, harm: &Harm) -> Result<(), Violation> {
+    if matches!(error, Error::JournalDamaged { .. }) {
+        return Err(Violation::new(format!("salvage gives nothing up, and does not say why: {error}")));
+    }
+    of_open(error, harm).map(drop)
+}
+
 /// Whether the cause that an error names is among what happened.
 fn is_explained(error: &Error, harm: &Harm) -> bool {
     #[expect(clippy::wildcard_enum_match_arm, reason = "what is left is never explained by the storage")]
@@ -121,6 +129,9 @@ fn is_explained(error: &Error, harm: &Harm) -> bool {
         Error::Corrupt(corruption) => is_corruption_explained(corruption, harm),
         Error::JournalDamaged { source: JournalError::Damaged { position, .. }, .. } => {
             harm.is_group_hit(*position)
+        }
+        Error::BeyondSalvage { source, .. } => {
+            matches!(**source, JournalError::Damaged { position, .. } if harm.is_group_hit(position))
         }
         Error::Unusable { source, .. } => is_refusal_explained(source, harm),
         Error::Io(error) => is_io_explained(error, harm),

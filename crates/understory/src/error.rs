@@ -144,6 +144,18 @@ pub enum Error {
         /// Which ops, and how it is known.
         source: JournalError,
     },
+    /// What is damaged in the journal cannot be given up: it holds ops that the checkpoint counts and that are in no
+    /// table yet. Nothing has been changed. Next: restore the file from a copy; tables can still be read, with
+    /// [`Database::open_read_only`](crate::Database::open_read_only).
+    #[error("{}: salvage needs the ops up to {op_checkpoint}, and {source}", path.display())]
+    BeyondSalvage {
+        /// The file that was named.
+        path: PathBuf,
+        /// The last op that the checkpoint counts.
+        op_checkpoint: Op,
+        /// Which ops are lost, and how it is known.
+        source: Box<JournalError>,
+    },
 }
 
 /// What ended the life of a handle that writes.

@@ -67,8 +67,8 @@ impl Database {
     /// them. The superblock records that this was done. A file with a good journal is just opened.
     ///
     /// # Errors
-    /// As [`open`](Self::open), but for [`Error::JournalDamaged`]: that only remains where ops are lost that the
-    /// checkpoint counts, without which there is no state to go on from.
+    /// As [`open`](Self::open), but for [`Error::JournalDamaged`]. [`Error::BeyondSalvage`] where ops are lost that the
+    /// checkpoint counts: without them there is no state to go on from.
     pub fn salvage(path: impl AsRef<Path>, schema: &Schema, options: &Options) -> Result<Self, Error> {
         let storage = OsStorage::open(path.as_ref(), storage_options(options, false)).map_err(Error::Open)?;
         let machine = Machine::os(storage, options.workers).map_err(Error::Io)?;

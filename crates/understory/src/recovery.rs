@@ -87,6 +87,11 @@ impl Recover<'_> {
                 trace_event!(WARN, %first, %last, "ops are given up");
                 Ok((*last_good, true))
             }
+            Err(source @ JournalError::Damaged { .. }) if self.salvage => Err(Error::BeyondSalvage {
+                path: self.path.into(),
+                op_checkpoint: needed,
+                source: Box::new(source),
+            }),
             Err(error) => Err(journal_error(error, self.path)),
         }
     }

@@ -212,6 +212,40 @@ fn damage_in_the_journal_is_told_and_can_be_cut_off() {
     assert_eq!((local.salvaged_op, local.salvage_count), (kept, 1));
 }
 
+/// Ops that the checkpoint counts, and that no table has yet, cannot be given up: salvage says so, and tables are read still.
+#[test]
+fn what_a_checkpoint_counts_is_beyond_salvage() {
+    let mut scene = Scene::new(61, 3);
+    let mut places = Vec::new();
+    let (start, counted) = loop {
+        let before = scene.storage.image();
+        let number = scene.database.stats().checkpoint_number;
+        scene.commit(Durability::Synced).unwrap();
+        if scene.database.stats().checkpoint_number == number {
+            places.push((scene.database.visible_op(), first_difference(&before, &scene.storage.image())));
+        }
+        let state = scene.database.with_forest(|forest| forest.grid().checkpoint_state());
+        let counted = places.iter().find(|(op, _)| *op > state.op_flushed && *op <= state.op_checkpoint);
+        if let Some(&(_, offset)) = counted {
+            break (state, offset);
+        }
+    };
+    scene.storage.corrupt(counted + 100, 1);
+    let (machine, storage) = reboot(&scene.storage, 3);
+    let image = storage.image();
+    assert!(matches!(open_sim(&machine, &options()), Err(Error::JournalDamaged { .. })));
+    let (machine, _storage) = Machine::sim_from(image.clone(), 3);
+    let path = Path::new("simulated");
+    let error = Database::salvage_machine(machine, path, &schema(), &options()).unwrap_err();
+    let Error::BeyondSalvage { op_checkpoint, .. } = &error else { panic!("{error}") };
+    assert_eq!(*op_checkpoint, start.op_checkpoint);
+    assert!(storage.image() == image, "nothing was changed");
+    let (machine, _storage) = Machine::sim_from(image, 3);
+    let tables = Database::open_machine(machine, path, &schema(), &options(), true).unwrap();
+    assert_eq!(tables.visible_op(), start.op_flushed);
+    assert!(tables.scan::<Account>(..).unwrap().all(|account| account.is_ok()));
+}
+
 /// Damage to commits is not a torn end once a call of `sync` has covered them, even if nothing came after it, and whether
 /// or not it was the last of them that made them durable.
 #[test]
