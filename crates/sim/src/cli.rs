@@ -10,8 +10,8 @@ use lexopt::{Arg, ValueExt};
 
 use crate::handle::Tally;
 use crate::log::Log;
-use crate::report::{Failure, Report, processor_seconds, write_json};
-use crate::swarm::{self, Extent};
+use crate::report::{self, Failure, Report, write_json};
+use crate::swarm::{self, Extent, Findings};
 use crate::sweep::{Outcomes, Part, Swept};
 use crate::trace::{Trace, Violation};
 use crate::{crashes, damage, faults};
@@ -28,7 +28,7 @@ usage: cargo xtask sim [options]
   --damage       each byte of a small image flipped, each sector zeroed and swapped, the file cut at each block
   --stride N     of a sweep only each N-th item
   --json FILE    writes the figures
-  --log FILE     counts over all runs (target/sim/log.json)
+  --log FILE     counts over all runs and sweeps (target/sim/log.json)
 ";
 
 /// Seeds that failed once, one to a line, with what it was.
@@ -36,6 +36,9 @@ const REGRESSIONS: &str = include_str!("../regressions.txt");
 
 /// Failures after which no more seeds are begun.
 const FAILURES_MAX: usize = 10;
+
+/// Seeds between two entries in the log: what a run that is stopped loses.
+const STRETCH: u64 = 2000;
 
 /// Lines of a failed seed's trace that are shown.
 const LINES_SHOWN: usize = 40;
@@ -87,6 +90,9 @@ pub fn run(parser: lexopt::Parser) -> Result<(), Failure> {
         Mode::Faults => vec![sweep_faults(&arguments)?],
         Mode::Damage => sweep_damage(&arguments)?,
     };
+    if arguments.mode != Mode::Seeds {
+        Log::update(&arguments.log, |log| log.processor_seconds += report::processor_seconds())?;
+    }
     drop(std::panic::take_hook());
     if let Some(path) = &arguments.json {
         write_json(path, &reports)?;
@@ -192,30 +198,13 @@ fn one(seed: u64) -> Result<(), Failure> {
 }
 
 fn seeds(arguments: &Arguments) -> Result<Report, Failure> {
-    let mut log = Log::read(&arguments.log)?;
     let before = regressions(REGRESSIONS)?;
-    let extent = Extent {
-        first: arguments.first.unwrap_or(log.next),
-        count: arguments.seeds,
-        time: arguments.minutes.map(|minutes| Duration::from_secs(60 * minutes)),
-        failures_max: arguments.failures_max,
-        workers: workers(),
-    };
-    let total = arguments.seeds.saturating_add(understory_format::u64_of(before.len()));
-    let bar = bar(total, "seeds");
-    let findings = swarm::run(extent, &before, &mut |done, failures| {
-        bar.set_position(done);
-        if failures > 0 {
-            bar.set_message(format!("{failures} failed"));
-        }
-    });
-    bar.finish_and_clear();
-    let processor_seconds = processor_seconds();
-    log.add(&findings, processor_seconds);
-    log.write(&arguments.log)?;
+    let first = arguments.first.map_or_else(|| Log::read(&arguments.log).map(|log| log.next), Ok)?;
+    let (findings, processor_seconds) = stretches(arguments, first, &before)?;
+    let log = Log::read(&arguments.log)?;
     let hours = log.processor_seconds / 3600.0;
     let about = vec![
-        format!("seeds {} to {}, after {} that failed once", extent.first, findings.next, before.len()),
+        format!("seeds {first} to {}, after {} that failed once", findings.next, before.len()),
         format!("with all runs before: {} seeds, {hours:.2} hours of processors", log.seeds),
     ];
     let mut counts = findings.counts;
@@ -224,6 +213,42 @@ fn seeds(arguments: &Arguments) -> Result<Report, Failure> {
     let (failures, digests, took) = (findings.failures, findings.digests, findings.took);
     let outcomes = Outcomes::new();
     Ok(Report { name: "seeds", about, visited, counts, outcomes, failures, digests, took, processor_seconds })
+}
+
+/// Runs the seeds from `first` on, stretch by stretch, each with its entry in the log; what they came to, and the
+/// processor seconds that it took.
+fn stretches(arguments: &Arguments, first: u64, before: &[u64]) -> Result<(Findings, f64), Failure> {
+    let last = first.saturating_add(arguments.seeds);
+    let time = arguments.minutes.map(|minutes| Duration::from_secs(60 * minutes));
+    let bar = bar(arguments.seeds.saturating_add(understory_format::u64_of(before.len())), "seeds");
+    let mut total = Findings { next: first, ..Findings::default() };
+    let mut processor_seconds = 0.0;
+    loop {
+        let extent = Extent {
+            first: total.next,
+            count: STRETCH.min(last - total.next),
+            time: time.map(|time| time.saturating_sub(total.took)),
+            failures_max: arguments.failures_max - total.failures.len(),
+            workers: workers(),
+        };
+        let before = if total.seeds == 0 { before } else { &[] };
+        let stretch = swarm::run(extent, before, &mut |done, failures| {
+            bar.set_position(total.seeds + done);
+            let failures = total.failures.len() + failures;
+            if failures > 0 {
+                bar.set_message(format!("{failures} failed"));
+            }
+        });
+        let now = report::processor_seconds();
+        Log::update(&arguments.log, |log| log.add(&stretch, now - processor_seconds))?;
+        processor_seconds = now;
+        let is_whole = stretch.next == extent.first + extent.count;
+        total.add(stretch);
+        if !is_whole || total.next == last || total.failures.len() >= arguments.failures_max {
+            bar.finish_and_clear();
+            return Ok((total, processor_seconds));
+        }
+    }
 }
 
 /// The seeds of a text: one to a line, and what was wrong behind it.

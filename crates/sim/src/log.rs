@@ -1,7 +1,9 @@
-//! Counts over all runs of the swarm, in a file: how many seeds, how much processor time, and where the next run goes on.
+//! Counts over all runs, in a file: how many seeds, how much processor time, sweeps included, and where the next run
+//! goes on.
 //!
 //! # Invariants
 //! - A seed is counted once: a run without a first seed of its own goes on where the last one ended.
+//! - A run that is stopped has counted all its stretches but the last.
 
 use std::path::Path;
 
@@ -16,7 +18,6 @@ pub(crate) struct Log {
     /// The first seed that no run took.
     pub(crate) next: u64,
     pub(crate) seeds: u64,
-    pub(crate) runs: u64,
     pub(crate) steps: u64,
     pub(crate) processor_seconds: f64,
     pub(crate) counts: Map<String, Value>,
@@ -34,18 +35,23 @@ impl Log {
         Ok(Self {
             next: number("next_seed"),
             seeds: number("seeds"),
-            runs: number("runs"),
             steps: number("steps"),
             processor_seconds: value.get("processor_seconds").and_then(Value::as_f64).unwrap_or(0.0),
             counts: value.get("counts").and_then(Value::as_object).cloned().unwrap_or_default(),
         })
     }
 
-    /// Adds a run.
+    /// Changes the file at `path`, whole or not at all.
+    pub(crate) fn update(path: &Path, change: impl FnOnce(&mut Self)) -> Result<(), Failure> {
+        let mut log = Self::read(path)?;
+        change(&mut log);
+        log.write(path)
+    }
+
+    /// Adds what a stretch of seeds came to.
     pub(crate) fn add(&mut self, findings: &Findings, processor_seconds: f64) {
         self.next = self.next.max(findings.next);
         self.seeds += findings.seeds;
-        self.runs += 1;
         self.steps += findings.steps;
         self.processor_seconds += processor_seconds;
         for (what, times) in &findings.counts {
@@ -54,13 +60,11 @@ impl Log {
         }
     }
 
-    /// Writes the file, whole or not at all.
     #[expect(clippy::disallowed_methods, reason = "a tool's own file, beside the build output")]
-    pub(crate) fn write(&self, path: &Path) -> Result<(), Failure> {
+    fn write(&self, path: &Path) -> Result<(), Failure> {
         let value = json!({
             "next_seed": self.next,
             "seeds": self.seeds,
-            "runs": self.runs,
             "steps": self.steps,
             "processor_seconds": self.processor_seconds,
             "counts": self.counts,

@@ -45,6 +45,21 @@ pub(crate) struct Findings {
     pub(crate) took: Duration,
 }
 
+impl Findings {
+    /// Adds what the next seeds came to.
+    pub(crate) fn add(&mut self, later: Self) {
+        self.seeds += later.seeds;
+        self.next = later.next;
+        self.steps += later.steps;
+        for (what, times) in later.counts {
+            *self.counts.entry(what).or_default() += times;
+        }
+        self.failures.extend(later.failures);
+        self.digests.extend(later.digests);
+        self.took += later.took;
+    }
+}
+
 /// How long a swarm goes on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Extent {
