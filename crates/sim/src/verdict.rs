@@ -123,7 +123,6 @@ fn is_explained(error: &Error, harm: &Harm) -> bool {
             Failure::Io(error) => is_io_explained(error, harm),
             Failure::Unreadable { address, source } => is_read_explained(*address, source, harm),
             Failure::Corrupt(corruption) => is_corruption_explained(corruption, harm),
-            Failure::OutOfSpace { .. } => harm.was_full,
             _ => false,
         },
         Error::Corrupt(corruption) => is_corruption_explained(corruption, harm),
