@@ -14,7 +14,7 @@
 //! - The last record that each thread committed is found afterwards.
 
 use crate::Failure;
-use crate::engine::{Engine, Kind, Purpose};
+use crate::engine::{Engine, Kind, MEMORY};
 use crate::measure;
 use crate::records::{Order, Sample, Samples};
 use crate::report::{Better, Metric, Results};
@@ -85,7 +85,7 @@ impl Commits {
     /// Goes through the points with one engine, in a folder that is emptied before and after.
     pub(crate) fn run(&mut self, kind: Kind, scale: &Scale, folder: &Path) -> Result<(), Failure> {
         measure::empty(folder)?;
-        let engine = kind.create(folder, Purpose::Commits)?;
+        let engine = kind.create(folder, MEMORY)?;
         let store = Store { engine: engine.as_ref(), samples: Samples::new(Order::Random), next: 0.into() };
         store.fill(scale.records.min(RECORDS_BEFORE))?;
         for point in &scale.points {
@@ -180,8 +180,7 @@ impl Store<'_> {
             let _first = self.renew(&mut batch);
             session.put(&batch)?;
         }
-        self.engine.sync()?;
-        self.engine.settle()
+        self.engine.rest()
     }
 
     fn commit(&self, point: Point, time: Duration) -> Result<Run, Failure> {

@@ -4,27 +4,21 @@ use crate::Failure;
 use crate::records::Sample;
 use std::path::Path;
 
-/// Bytes of cache that each engine gets.
-pub(crate) const CACHE_SIZE: u64 = 1 << 30;
+/// Bytes of memory that each engine gets, if nothing else is said.
+pub(crate) const MEMORY: u64 = 1 << 30;
 
-/// What a store is set up for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// Many records, and one sync at the end: without a journal, or at least without syncing it.
-    Ingest,
-    /// Each put is on stable storage when it returns.
-    Commits,
-}
+/// What of the memory a full memtable takes at most, as a divisor, where an engine has such.
+pub(crate) const MEMTABLE: u64 = 8;
 
-/// A store of records in one tree, used by any number of threads.
+/// A store of records in one tree, used by any number of threads. What was put is on stable storage.
 pub(crate) trait Engine: Sync {
     /// What one thread puts records with.
     fn session(&self) -> Box<dyn Session + '_>;
 
-    /// Returns when everything put is on stable storage.
-    fn sync(&self) -> Result<(), Failure>;
+    /// Returns when the engine has done what it would do in the background by itself.
+    fn rest(&self) -> Result<(), Failure>;
 
-    /// Returns when nothing is left to compact.
+    /// Compacts everything, where there is a call for it.
     fn settle(&self) -> Result<(), Failure>;
 
     /// The first eight bytes of a key's value.
@@ -32,6 +26,11 @@ pub(crate) trait Engine: Sync {
 
     /// Reads up to `count` records from `key` on, it included.
     fn scan(&self, key: u128, count: u64, direction: Direction) -> Result<Scanned, Failure>;
+
+    /// Bytes of a journal of fixed size, which are written once when the store is made.
+    fn journal_size(&self) -> u64 {
+        0
+    }
 
     /// Checkpoints that are durable, where an engine takes such.
     fn checkpoints(&self) -> Option<u64> {
@@ -117,18 +116,30 @@ impl Kind {
         }
     }
 
-    /// An empty store in an empty folder.
-    pub(crate) fn create(self, folder: &Path, purpose: Purpose) -> Result<Box<dyn Engine>, Failure> {
+    /// An empty store in an empty folder, with so many bytes of memory.
+    pub(crate) fn create(self, folder: &Path, memory: u64) -> Result<Box<dyn Engine>, Failure> {
         Ok(match self {
-            Kind::Understory => Box::new(crate::ours::Ours::create(folder, purpose)?),
+            Kind::Understory => Box::new(crate::ours::Ours::create(folder, memory)?),
             #[cfg(feature = "peers")]
-            Kind::Rocksdb => Box::new(crate::peers::rocks::Rocks::create(folder, purpose)?),
+            Kind::Rocksdb => Box::new(crate::peers::rocks::Rocks::create(folder, memory)?),
             #[cfg(feature = "peers")]
-            Kind::Fjall => Box::new(crate::peers::fjalls::Fjalls::create(folder, purpose)?),
+            Kind::Fjall => Box::new(crate::peers::fjalls::Fjalls::create(folder, memory)?),
             #[cfg(feature = "peers")]
-            Kind::Redb => Box::new(crate::peers::redbs::Redbs::create(folder, purpose)?),
+            Kind::Redb => Box::new(crate::peers::redbs::Redbs::create(folder, memory)?),
             #[cfg(feature = "peers")]
-            Kind::Lmdb => Box::new(crate::peers::lmdbs::Lmdbs::create(folder, purpose)?),
+            Kind::Lmdb => Box::new(crate::peers::lmdbs::Lmdbs::create(folder)?),
         })
+    }
+
+    /// Whether the engine keeps to its memory, so that reads beyond it reach the disk: the others read through the page
+    /// cache.
+    pub(crate) fn reads_directly(self) -> bool {
+        match self {
+            Kind::Understory => true,
+            #[cfg(feature = "peers")]
+            Kind::Rocksdb => true,
+            #[cfg(feature = "peers")]
+            Kind::Fjall | Kind::Redb | Kind::Lmdb => false,
+        }
     }
 }

@@ -28,7 +28,7 @@ const USAGE: &str = "\
 usage: bench [SUITE...] [--quick] [--json FILE] [--records N] [--rounds N] [--scratch FOLDER]
              [--engine NAME]... [--seconds N] [--point THREADSxRECORDS]...
 
-  SUITE             ingest, reads, commits; all three if none is named
+  SUITE             ingest, reads, cold, commits; all four if none is named
   --quick           a tenth of the records, a fifth of the time, one round
   --json FILE       writes the results there too
   --records N       records to ingest (10,000,000); reads are of a fifth of them
@@ -43,7 +43,12 @@ usage: bench [SUITE...] [--quick] [--json FILE] [--records N] [--rounds N] [--sc
 enum Suite {
     Ingest,
     Reads,
+    Cold,
     Commits,
+}
+
+impl Suite {
+    const ALL: [Suite; 4] = [Suite::Ingest, Suite::Reads, Suite::Cold, Suite::Commits];
 }
 
 struct Arguments {
@@ -95,7 +100,7 @@ fn arguments(mut parser: Parser) -> Result<Arguments, Failure> {
         }
     }
     if suites.is_empty() {
-        suites = vec![Suite::Ingest, Suite::Reads, Suite::Commits];
+        suites = Suite::ALL.to_vec();
     }
     if engines.is_empty() {
         engines = Kind::ALL.to_vec();
@@ -122,6 +127,7 @@ fn suite(name: &str) -> Result<Suite, Failure> {
     match name {
         "ingest" => Ok(Suite::Ingest),
         "reads" => Ok(Suite::Reads),
+        "cold" => Ok(Suite::Cold),
         "commits" => Ok(Suite::Commits),
         _ => Err(format!("no suite {name:?}\n\n{USAGE}").into()),
     }
@@ -137,7 +143,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     let folder = scratch.join("engine");
     let mut results = Results::default();
     let mut commits = Commits::default();
-    for suite in [Suite::Ingest, Suite::Reads, Suite::Commits] {
+    for suite in Suite::ALL {
         if !suites.contains(&suite) {
             continue;
         }
@@ -149,6 +155,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
                 match suite {
                     Suite::Ingest => suite::ingest(*kind, scale, &folder, &mut results)?,
                     Suite::Reads => suite::reads(*kind, scale, &folder, &mut results)?,
+                    Suite::Cold => suite::cold(*kind, scale, &folder, &mut results)?,
                     Suite::Commits => commits.run(*kind, scale, &folder)?,
                 }
             }

@@ -1,7 +1,7 @@
 //! Clocks, counters of the kernel, and folders.
 
 use crate::Failure;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 #[expect(clippy::disallowed_methods, reason = "measuring time is what this program is for")]
@@ -30,10 +30,19 @@ pub(crate) fn in_threads<T: Send>(
 }
 
 /// Bytes that this process has handed to block devices, where the kernel counts them.
-#[expect(clippy::disallowed_methods, reason = "the kernel answers in a file")]
 pub(crate) fn bytes_written() -> Option<u64> {
+    counter("write_bytes: ")
+}
+
+/// Bytes that this process has had from block devices, where the kernel counts them.
+pub(crate) fn bytes_read() -> Option<u64> {
+    counter("read_bytes: ")
+}
+
+#[expect(clippy::disallowed_methods, reason = "the kernel answers in a file")]
+fn counter(name: &str) -> Option<u64> {
     let counters = std::fs::read_to_string("/proc/self/io").ok()?;
-    counters.lines().find_map(|line| line.strip_prefix("write_bytes: "))?.parse().ok()
+    counters.lines().find_map(|line| line.strip_prefix(name))?.parse().ok()
 }
 
 /// Bytes that a folder's files have allocated.
@@ -46,6 +55,42 @@ pub(crate) fn allocated(folder: &Path) -> Result<u64, Failure> {
         bytes += if metadata.is_dir() { allocated(&entry.path())? } else { metadata.blocks() * 512 };
     }
     Ok(bytes)
+}
+
+/// The largest file below a folder.
+pub(crate) fn largest(folder: &Path) -> Result<PathBuf, Failure> {
+    let mut largest = (0, None);
+    for entry in folder.read_dir()? {
+        let entry = entry?;
+        let size = entry.metadata()?.len();
+        if size >= largest.0 {
+            largest = (size, Some(entry.path()));
+        }
+    }
+    largest.1.ok_or_else(|| "an empty folder".into())
+}
+
+/// Reads so many pages of 16 KiB at random places of a file, around the page cache; the time that it takes.
+#[expect(clippy::disallowed_types, reason = "what the disk itself can do")]
+pub(crate) fn raw_reads(path: &Path, count: u64) -> Result<Duration, Failure> {
+    use std::os::unix::fs::{FileExt, OpenOptionsExt};
+    const PAGE: usize = 16 << 10;
+    const ALIGNMENT: usize = 4096;
+    let direct = i32::try_from(rustix::fs::OFlags::DIRECT.bits())?;
+    let file = std::fs::File::options().read(true).custom_flags(direct).open(path)?;
+    let size = u64::try_from(PAGE)?;
+    let pages = (file.metadata()?.len() / size).max(1);
+    let mut buffer = vec![0; PAGE + ALIGNMENT];
+    let start = buffer.as_ptr().align_offset(ALIGNMENT);
+    let page = buffer.get_mut(start..start + PAGE).ok_or("the buffer is larger")?;
+    let mut random = fastrand::Rng::with_seed(5);
+    let ((), took) = timed(|| {
+        for _ in 0..count {
+            file.read_exact_at(page, random.u64(..pages) * size)?;
+        }
+        Ok(())
+    })?;
+    Ok(took)
 }
 
 /// Gives a folder without anything in it, and a machine that is not busy writing what earlier ones held.

@@ -1,8 +1,8 @@
-//! Understory as a benchmark uses it: the default options, but for the memory that every engine gets. To ingest it has
-//! no journal, as the others have none then.
+//! Understory as a benchmark uses it: the default options, but for the memory that every engine gets, and the geometry
+//! for that memory.
 
 use crate::Failure;
-use crate::engine::{CACHE_SIZE, Direction, Engine, Purpose, Scanned, Session, mark};
+use crate::engine::{Direction, Engine, Scanned, Session, mark};
 use crate::records::{Sample, VALUE_SIZE};
 use std::path::Path;
 use understory::{Batch, Database, Geometry, Options, Schema, record};
@@ -22,12 +22,8 @@ record! { Row: "rows", key = { key: U128 } }
 pub(crate) struct Ours(Database);
 
 impl Ours {
-    pub(crate) fn create(folder: &Path, purpose: Purpose) -> Result<Ours, Failure> {
-        let geometry = match purpose {
-            Purpose::Ingest => Geometry::default().without_journal(),
-            Purpose::Commits => Geometry::default(),
-        };
-        let options = Options::default().memory(CACHE_SIZE).geometry(geometry);
+    pub(crate) fn create(folder: &Path, memory: u64) -> Result<Ours, Failure> {
+        let options = Options::default().memory(memory).geometry(Geometry::for_memory(memory));
         let schema = Schema::new().tree::<Row>();
         Ok(Ours(Database::create(folder.join("bench.understory"), &schema, &options)?))
     }
@@ -38,7 +34,7 @@ impl Engine for Ours {
         Box::new(Writer { db: &self.0, batch: Batch::new() })
     }
 
-    fn sync(&self) -> Result<(), Failure> {
+    fn rest(&self) -> Result<(), Failure> {
         Ok(self.0.checkpoint()?)
     }
 
@@ -66,6 +62,10 @@ impl Engine for Ours {
             }
         }
         Ok(scanned)
+    }
+
+    fn journal_size(&self) -> u64 {
+        self.0.geometry().journal_size
     }
 
     fn checkpoints(&self) -> Option<u64> {

@@ -4,6 +4,7 @@
 //! - Record `n` of an order is the same in each run and for each engine.
 //! - Random keys are distinct: they end in `n` itself.
 
+use crate::suite::float;
 use std::ops::Range;
 
 /// Bytes of a value.
@@ -77,6 +78,33 @@ impl Samples {
             sample.key = self.key(n);
             sample.value.first_chunk_mut().map(|mark| *mark = Self::mark(n)).expect("values are longer");
         }
+    }
+}
+
+/// Numbers of records, some much more often than others: the k-th as often as 1 / k^0.99 says (YCSB's Zipf).
+pub(crate) struct Skewed {
+    /// How often those up to a number come.
+    sums: Vec<f64>,
+    random: fastrand::Rng,
+}
+
+impl Skewed {
+    pub(crate) fn new(count: u64) -> Skewed {
+        let mut sum = 0.0;
+        let sums = (1..=count)
+            .map(|k| {
+                sum += float(k).powf(-0.99);
+                sum
+            })
+            .collect();
+        Skewed { sums, random: fastrand::Rng::with_seed(4) }
+    }
+
+    /// The next number, below the count.
+    pub(crate) fn next(&mut self) -> u64 {
+        let place = self.random.f64() * self.sums.last().copied().unwrap_or_default();
+        let index = self.sums.partition_point(|sum| *sum <= place);
+        u64::try_from(index.min(self.sums.len() - 1)).expect("64-bit")
     }
 }
 

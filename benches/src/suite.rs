@@ -2,9 +2,9 @@
 
 use crate::Failure;
 use crate::commits::Point;
-use crate::engine::{Direction, Engine, Kind, Purpose};
+use crate::engine::{Direction, Engine, Kind, MEMORY};
 use crate::measure::{self, timed};
-use crate::records::{Order, RECORD_SIZE, Samples};
+use crate::records::{Order, RECORD_SIZE, Samples, Skewed};
 use crate::report::{Better, Metric, Results};
 use std::path::Path;
 use std::time::Duration;
@@ -13,6 +13,22 @@ use std::time::Duration;
 pub(crate) const BATCH: u64 = 8_190;
 /// Records that a short scan reads.
 const SHORT_SCAN: u64 = 100;
+
+/// Records of a commit, and gets before it, of the mixed load.
+const MIXED: u64 = 100;
+/// Memory for reads that go to the disk.
+const COLD_MEMORY: u64 = 128 << 20;
+/// Reads that go to the disk.
+const COLD_LOOKUPS: u64 = 20_000;
+/// Commits between two looks at the size of the files.
+const LOOK: usize = 64;
+
+/// Whether the keys that are looked up are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Yes,
+    No,
+}
 
 /// How much is done.
 #[derive(Clone, Debug)]
@@ -38,12 +54,9 @@ impl Scale {
         (self.records / 5).max(1)
     }
 
-    fn lookups(&self) -> u64 {
-        self.read_set() / 2
-    }
-
-    fn short_scans(&self) -> u64 {
-        self.read_set() / 100
+    /// Records that memory does not hold: of 2.5 GiB, at full scale.
+    fn cold_set(&self) -> u64 {
+        (self.records * 15 / 8).max(1)
     }
 }
 
@@ -56,20 +69,58 @@ pub(crate) fn ingest(kind: Kind, scale: &Scale, folder: &Path, results: &mut Res
     measure::empty(folder)
 }
 
-/// Reads from one engine what it was given before.
+/// Reads from one engine what it was given before, and what is in its cache.
 pub(crate) fn reads(kind: Kind, scale: &Scale, folder: &Path, results: &mut Results) -> Result<(), Failure> {
     let samples = Samples::new(Order::Random);
     measure::empty(folder)?;
-    let engine = kind.create(folder, Purpose::Ingest)?;
-    load(engine.as_ref(), &samples, scale.read_set())?;
+    let engine = kind.create(folder, MEMORY)?;
+    load(engine.as_ref(), &samples, scale.read_set(), &mut || Ok(()))?;
     engine.settle()?;
-    Reads { kind, samples, scale, engine: engine.as_ref(), results }.run()?;
+    let mut reads = Reads {
+        kind,
+        samples,
+        count: scale.read_set(),
+        random: fastrand::Rng::with_seed(2),
+        engine: engine.as_ref(),
+        results: &mut *results,
+    };
+    reads.cached()?;
     drop(engine);
     measure::empty(folder)
 }
 
-/// Puts the first `count` records and syncs; gives back the time of each commit, and that of the sync.
-fn load(engine: &dyn Engine, samples: &Samples, count: u64) -> Result<(Vec<Duration>, Duration), Failure> {
+/// Reads from one engine, with little memory, what is mostly on the disk; engines that read through the page cache are
+/// left out.
+pub(crate) fn cold(kind: Kind, scale: &Scale, folder: &Path, results: &mut Results) -> Result<(), Failure> {
+    if !kind.reads_directly() {
+        return Ok(());
+    }
+    let samples = Samples::new(Order::Random);
+    measure::empty(folder)?;
+    let engine = kind.create(folder, COLD_MEMORY)?;
+    let count = scale.cold_set();
+    load(engine.as_ref(), &samples, count, &mut || Ok(()))?;
+    engine.settle()?;
+    let mut reads = Reads {
+        kind,
+        samples,
+        count,
+        random: fastrand::Rng::with_seed(2),
+        engine: engine.as_ref(),
+        results: &mut *results,
+    };
+    reads.cold(&measure::largest(folder)?)?;
+    drop(engine);
+    measure::empty(folder)
+}
+
+/// Commits the first `count` records; gives back the time of each commit. `now_and_then` is called so.
+fn load(
+    engine: &dyn Engine,
+    samples: &Samples,
+    count: u64,
+    now_and_then: &mut dyn FnMut() -> Result<(), Failure>,
+) -> Result<Vec<Duration>, Failure> {
     let mut session = engine.session();
     let mut commits = Vec::new();
     let mut batch = Vec::new();
@@ -79,9 +130,11 @@ fn load(engine: &dyn Engine, samples: &Samples, count: u64) -> Result<(Vec<Durat
         samples.fill(&mut batch, start..end);
         commits.push(timed(|| session.put(&batch))?.1);
         start = end;
+        if commits.len().is_multiple_of(LOOK) {
+            now_and_then()?;
+        }
     }
-    let ((), sync) = timed(|| engine.sync())?;
-    Ok((commits, sync))
+    Ok(commits)
 }
 
 /// Ingest in one order.
@@ -96,30 +149,43 @@ impl Part<'_> {
     fn ingest(&mut self, samples: &Samples, count: u64) -> Result<(), Failure> {
         measure::empty(self.folder)?;
         let before = measure::bytes_written();
-        let engine = self.kind.create(self.folder, Purpose::Ingest)?;
-        let (mut commits, sync) = load(engine.as_ref(), samples, count)?;
-        let total = commits.iter().sum::<Duration>() + sync;
-        self.add("ingest", "records/s", Better::More, per_second(count, total));
+        let engine = self.kind.create(self.folder, MEMORY)?;
+        let fixed = engine.journal_size();
+        let mut peak = 0;
+        let mut commits = load(engine.as_ref(), samples, count, &mut || {
+            peak = peak.max(measure::allocated(self.folder)?);
+            Ok(())
+        })?;
+        self.add("ingest", "records/s", Better::More, per_second(count, commits.iter().sum()));
         commits.sort_unstable();
         let last = commits.len().saturating_sub(1);
-        for (name, position) in
-            [("commit, p50", last / 2), ("commit, p99", last * 99 / 100), ("commit, max", last)]
-        {
+        for (name, position) in [
+            ("commit, p50", last / 2),
+            ("commit, p99", last * 99 / 100),
+            ("commit, p99.9", last * 999 / 1000),
+            ("commit, max", last),
+        ] {
             let took = commits.get(position).copied().unwrap_or_default();
             self.add(name, "ms", Better::Less, took.as_secs_f64() * 1e3);
         }
-        engine.settle()?;
-        drop(engine);
-        if let (Some(before), Some(after)) = (before, measure::bytes_written()) {
-            self.add(
-                "written / records",
-                "bytes/byte",
-                Better::Less,
-                ratio(after - before, count * RECORD_SIZE),
-            );
+        let bytes = count * RECORD_SIZE;
+        let ((), rest) = timed(|| engine.rest())?;
+        self.add("rest", "s", Better::Less, rest.as_secs_f64());
+        let file = |folder: &Path| Ok::<u64, Failure>(measure::allocated(folder)?.saturating_sub(fixed));
+        for (state, peak) in [("", peak.saturating_sub(fixed)), (", settled", 0)] {
+            if !state.is_empty() {
+                engine.settle()?;
+            }
+            if let (Some(before), Some(after)) = (before, measure::bytes_written()) {
+                let written = ratio(after - before - fixed, bytes);
+                self.add(&format!("written / records{state}"), "bytes/byte", Better::Less, written);
+            }
+            let file = file(self.folder)?;
+            if peak > 0 {
+                self.add("peak / records", "bytes/byte", Better::Less, ratio(peak.max(file), bytes));
+            }
+            self.add(&format!("file / records{state}"), "bytes/byte", Better::Less, ratio(file, bytes));
         }
-        let allocated = measure::allocated(self.folder)?;
-        self.add("file / records", "bytes/byte", Better::Less, ratio(allocated, count * RECORD_SIZE));
         Ok(())
     }
 
@@ -129,52 +195,104 @@ impl Part<'_> {
     }
 }
 
-/// Reads of a set that is in the cache.
+/// Reads of a set of records.
 struct Reads<'a> {
     kind: Kind,
     samples: Samples,
-    scale: &'a Scale,
+    /// Records of the set.
+    count: u64,
+    /// Which are looked up: in each pass others.
+    random: fastrand::Rng,
     engine: &'a dyn Engine,
     results: &'a mut Results,
 }
 
 impl Reads<'_> {
-    fn run(&mut self) -> Result<(), Failure> {
+    /// Of a set that is in the cache.
+    fn cached(&mut self) -> Result<(), Failure> {
         // The pass that warms the cache: everything once by scan, and once by key.
         self.full_scan(Direction::Forwards)?;
-        self.lookups(self.scale.read_set())?;
+        self.lookups(self.count, Found::Yes)?;
 
-        let count = self.scale.lookups();
-        let took = self.lookups(count)?;
-        self.add("cached lookup", "ns", Better::Less, took.as_secs_f64() * 1e9 / float(count));
+        let count = self.count / 2;
+        for (name, found) in [("cached lookup", Found::Yes), ("miss", Found::No)] {
+            let took = self.lookups(count, found)?;
+            self.add(name, "ns", Better::Less, took.as_secs_f64() * 1e9 / float(count));
+        }
         for direction in [Direction::Forwards, Direction::Backwards] {
             let took = self.full_scan(direction)?;
-            let rate = per_second(self.scale.read_set(), took);
+            let rate = per_second(self.count, took);
             self.add(named("full scan", direction), "records/s", Better::More, rate);
         }
         for direction in [Direction::Forwards, Direction::Backwards] {
-            let count = self.scale.short_scans();
+            let count = (self.count / 100).max(1);
             let took = self.short_scans(count, direction)?;
             let each = took.as_secs_f64() * 1e6 / float(count);
             self.add(named("100-record scan", direction), "us", Better::Less, each);
         }
+        let rounds = (self.count / 1000).max(1);
+        let took = self.mixed(rounds)?;
+        let rate = per_second(2 * MIXED * rounds, took);
+        self.add("half gets, half overwrites", "records/s", Better::More, rate);
         Ok(())
     }
 
-    /// Looks up `count` keys in an order that has nothing to do with theirs.
-    fn lookups(&self, count: u64) -> Result<Duration, Failure> {
-        let mut random = fastrand::Rng::with_seed(2);
-        let order: Vec<u64> = (0..count).map(|_| random.u64(..self.scale.read_set())).collect();
+    /// Of a set that is on the disk, most of it in the file at `path`.
+    fn cold(&mut self, path: &Path) -> Result<(), Failure> {
+        self.lookups(COLD_LOOKUPS, Found::Yes)?;
+        let each = |took: Duration| took.as_secs_f64() * 1e6 / float(COLD_LOOKUPS);
+        let before = measure::bytes_read();
+        let took = self.lookups(COLD_LOOKUPS, Found::Yes)?;
+        self.add("cold lookup", "us", Better::Less, each(took));
+        if let (Some(before), Some(after)) = (before, measure::bytes_read()) {
+            self.add("cold lookup, read", "bytes", Better::Less, ratio(after - before, COLD_LOOKUPS));
+        }
+        let took = self.lookups(COLD_LOOKUPS, Found::No)?;
+        self.add("cold miss", "us", Better::Less, each(took));
+        let took = measure::raw_reads(path, COLD_LOOKUPS)?;
+        self.add("raw read of 16 KiB", "us", Better::Less, each(took));
+        Ok(())
+    }
+
+    /// Looks up `count` keys in an order that has nothing to do with theirs. Those that are not there lie between
+    /// those that are.
+    fn lookups(&mut self, count: u64, found: Found) -> Result<Duration, Failure> {
+        let random = &mut self.random;
+        let beyond = if found == Found::Yes { 0 } else { self.count };
+        let order: Vec<u64> = (0..count).map(|_| beyond + random.u64(..self.count)).collect();
         let ((), took) = timed(|| {
             for n in &order {
-                let found = self.engine.get(self.samples.key(*n))?;
-                if found != Some(Samples::mark(*n)) {
-                    return Err(format!("{}: record {n} is {found:?}", self.kind.name()).into());
+                let value = self.engine.get(self.samples.key(*n))?;
+                if value != (found == Found::Yes).then(|| Samples::mark(*n)) {
+                    return Err(format!("{}: record {n} is {value:?}", self.kind.name()).into());
                 }
             }
             Ok(())
         })?;
         Ok(took)
+    }
+
+    /// Gets records, then commits new values for as many, again and again; some of them much more often than others.
+    fn mixed(&self, rounds: u64) -> Result<Duration, Failure> {
+        let mut skewed = Skewed::new(self.count);
+        let mut session = self.engine.session();
+        let mut batch = Vec::new();
+        let mut total = Duration::ZERO;
+        for _ in 0..rounds {
+            let gets: Vec<u64> = (0..MIXED).map(|_| skewed.next()).collect();
+            batch.clear();
+            batch.extend((0..MIXED).map(|_| self.samples.sample(skewed.next())));
+            total += timed(|| {
+                for n in &gets {
+                    if self.engine.get(self.samples.key(*n))? != Some(Samples::mark(*n)) {
+                        return Err(format!("{}: record {n} is not there", self.kind.name()).into());
+                    }
+                }
+                session.put(&batch)
+            })?
+            .1;
+        }
+        Ok(total)
     }
 
     fn full_scan(&self, direction: Direction) -> Result<Duration, Failure> {
@@ -183,17 +301,16 @@ impl Reads<'_> {
             Direction::Backwards => u128::MAX,
         };
         let (scanned, took) = timed(|| self.engine.scan(from, u64::MAX, direction))?;
-        if scanned.count != self.scale.read_set() {
+        if scanned.count != self.count {
             return Err(format!("{}: a full scan found {} records", self.kind.name(), scanned.count).into());
         }
         std::hint::black_box(scanned.fold);
         Ok(took)
     }
 
-    fn short_scans(&self, count: u64, direction: Direction) -> Result<Duration, Failure> {
-        let mut random = fastrand::Rng::with_seed(3);
-        let from: Vec<u128> =
-            (0..count).map(|_| self.samples.key(random.u64(..self.scale.read_set()))).collect();
+    fn short_scans(&mut self, count: u64, direction: Direction) -> Result<Duration, Failure> {
+        let random = &mut self.random;
+        let from: Vec<u128> = (0..count).map(|_| self.samples.key(random.u64(..self.count))).collect();
         let ((), took) = timed(|| {
             for key in &from {
                 std::hint::black_box(self.engine.scan(*key, SHORT_SCAN, direction)?);

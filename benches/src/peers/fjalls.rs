@@ -1,11 +1,10 @@
 //! fjall: no compression, bloom filters, large memtables.
 //!
-//! Its journal cannot be left out: to ingest it is written and never synced before the end. For synced commits each
-//! batch asks for a sync of its own (there is no way to share one), of the journal's data: the same promise as
+//! Each batch asks for a sync of its own (there is no way to share one), of the journal's data: the same promise as
 //! `SyncAll`, without waiting for the file's times.
 
 use crate::Failure;
-use crate::engine::{CACHE_SIZE, Direction, Engine, Purpose, Scanned, Session, mark};
+use crate::engine::{Direction, Engine, MEMTABLE, Scanned, Session, mark};
 use crate::records::Sample;
 use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode};
 use std::path::Path;
@@ -14,22 +13,17 @@ use std::time::Duration;
 pub(crate) struct Fjalls {
     db: Database,
     rows: Keyspace,
-    /// What each batch asks for.
-    durability: Option<PersistMode>,
 }
 
 /// How long nothing must be compacted before everything counts as settled.
 const QUIET: Duration = Duration::from_millis(500);
 
 impl Fjalls {
-    pub(crate) fn create(folder: &Path, purpose: Purpose) -> Result<Fjalls, Failure> {
-        let db = Database::builder(folder).cache_size(CACHE_SIZE).manual_journal_persist(true).open()?;
-        let rows = db.keyspace("rows", || KeyspaceCreateOptions::default().max_memtable_size(128 << 20))?;
-        let durability = match purpose {
-            Purpose::Ingest => None,
-            Purpose::Commits => Some(PersistMode::SyncData),
-        };
-        Ok(Fjalls { db, rows, durability })
+    pub(crate) fn create(folder: &Path, memory: u64) -> Result<Fjalls, Failure> {
+        let db = Database::builder(folder).cache_size(memory).manual_journal_persist(true).open()?;
+        let rows =
+            db.keyspace("rows", || KeyspaceCreateOptions::default().max_memtable_size(memory / MEMTABLE))?;
+        Ok(Fjalls { db, rows })
     }
 
     fn is_busy(&self) -> bool {
@@ -42,12 +36,13 @@ impl Engine for Fjalls {
         Box::new(Writer(self))
     }
 
-    fn sync(&self) -> Result<(), Failure> {
+    fn settle(&self) -> Result<(), Failure> {
         self.rows.rotate_memtable_and_wait()?;
-        Ok(self.db.persist(PersistMode::SyncAll)?)
+        Ok(self.rows.major_compact()?)
     }
 
-    fn settle(&self) -> Result<(), Failure> {
+    fn rest(&self) -> Result<(), Failure> {
+        self.rows.rotate_memtable_and_wait()?;
         let mut quiet = Duration::ZERO;
         let step = QUIET / 10;
         while quiet < QUIET {
@@ -81,7 +76,7 @@ struct Writer<'a>(&'a Fjalls);
 
 impl Session for Writer<'_> {
     fn put(&mut self, batch: &[Sample]) -> Result<(), Failure> {
-        let mut writes = self.0.db.batch().durability(self.0.durability);
+        let mut writes = self.0.db.batch().durability(Some(PersistMode::SyncData));
         for sample in batch {
             writes.insert(&self.0.rows, sample.key.to_be_bytes(), sample.value);
         }

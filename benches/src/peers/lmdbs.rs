@@ -1,13 +1,12 @@
 //! LMDB: one transaction that writes at a time; pages are read through the memory map and written by calls.
 //!
-//! To ingest, nothing is synced before the end. For synced commits each transaction is (the default: the pages, then
-//! the meta page). `MDB_WRITEMAP` was slower at each point.
+//! Each transaction is synced (the default: the pages, then the meta page). `MDB_WRITEMAP` was slower at each point.
 
 use crate::Failure;
-use crate::engine::{Direction, Engine, Purpose, Scanned, Session, mark};
+use crate::engine::{Direction, Engine, Scanned, Session, mark};
 use crate::records::Sample;
 use heed::types::Bytes;
-use heed::{Database, Env, EnvFlags, EnvOpenOptions};
+use heed::{Database, Env, EnvOpenOptions};
 use std::ops::Bound;
 use std::path::Path;
 
@@ -23,12 +22,8 @@ pub(crate) struct Lmdbs {
 }
 
 impl Lmdbs {
-    pub(crate) fn create(folder: &Path, purpose: Purpose) -> Result<Lmdbs, Failure> {
-        let flags = match purpose {
-            Purpose::Ingest => EnvFlags::NO_SYNC,
-            Purpose::Commits => EnvFlags::empty(),
-        };
-        let env = open(folder, flags)?;
+    pub(crate) fn create(folder: &Path) -> Result<Lmdbs, Failure> {
+        let env = open(folder)?;
         let mut transaction = env.write_txn()?;
         let rows = env.create_database(&mut transaction, None)?;
         transaction.commit()?;
@@ -37,11 +32,9 @@ impl Lmdbs {
 }
 
 #[expect(unsafe_code, reason = "nobody else opens or changes the file while it is mapped")]
-fn open(folder: &Path, flags: EnvFlags) -> Result<Env, Failure> {
+fn open(folder: &Path) -> Result<Env, Failure> {
     let mut options = EnvOpenOptions::new();
     options.map_size(MAP_SIZE);
-    // SAFETY: the flags leave out syncs at most, which matters only if the machine stops.
-    unsafe { options.flags(flags) };
     // SAFETY: the folder is the benchmark's own.
     Ok(unsafe { options.open(folder)? })
 }
@@ -51,8 +44,8 @@ impl Engine for Lmdbs {
         Box::new(Writer(self))
     }
 
-    fn sync(&self) -> Result<(), Failure> {
-        Ok(self.env.force_sync()?)
+    fn rest(&self) -> Result<(), Failure> {
+        Ok(())
     }
 
     fn settle(&self) -> Result<(), Failure> {

@@ -1,33 +1,28 @@
 //! redb: keys and values of fixed width, one transaction that writes at a time.
 //!
-//! To ingest, transactions are not made durable before the end. For synced commits each is (`Durability::Immediate`,
-//! the default: one phase, one sync).
+//! Each transaction is durable (`Durability::Immediate`, the default: one phase, one sync).
 
 use crate::Failure;
-use crate::engine::{CACHE_SIZE, Direction, Engine, Purpose, Scanned, Session, mark};
+use crate::engine::{Direction, Engine, Scanned, Session, mark};
 use crate::records::{Sample, VALUE_SIZE};
-use redb::{Builder, Database, Durability, ReadOnlyTable, ReadableDatabase, TableDefinition};
+use redb::{Builder, Database, ReadOnlyTable, ReadableDatabase, TableDefinition};
 use std::path::Path;
 
 const ROWS: TableDefinition<'_, u128, &[u8; VALUE_SIZE]> = TableDefinition::new("rows");
 
-pub(crate) struct Redbs {
-    db: Database,
-    purpose: Purpose,
-}
+pub(crate) struct Redbs(Database);
 
 impl Redbs {
-    pub(crate) fn create(folder: &Path, purpose: Purpose) -> Result<Redbs, Failure> {
+    pub(crate) fn create(folder: &Path, memory: u64) -> Result<Redbs, Failure> {
         let mut builder = Builder::new();
-        builder.set_cache_size(usize::try_from(CACHE_SIZE)?);
-        let redb = Redbs { db: builder.create(folder.join("bench.redb"))?, purpose };
-        redb.write(&[], Durability::Immediate)?;
+        builder.set_cache_size(usize::try_from(memory)?);
+        let redb = Redbs(builder.create(folder.join("bench.redb"))?);
+        redb.write(&[])?;
         Ok(redb)
     }
 
-    fn write(&self, batch: &[Sample], durability: Durability) -> Result<(), Failure> {
-        let mut transaction = self.db.begin_write()?;
-        transaction.set_durability(durability)?;
+    fn write(&self, batch: &[Sample]) -> Result<(), Failure> {
+        let transaction = self.0.begin_write()?;
         {
             let mut rows = transaction.open_table(ROWS)?;
             for sample in batch {
@@ -38,7 +33,7 @@ impl Redbs {
     }
 
     fn rows(&self) -> Result<ReadOnlyTable<u128, &'static [u8; VALUE_SIZE]>, Failure> {
-        Ok(self.db.begin_read()?.open_table(ROWS)?)
+        Ok(self.0.begin_read()?.open_table(ROWS)?)
     }
 }
 
@@ -47,8 +42,8 @@ impl Engine for Redbs {
         Box::new(Writer(self))
     }
 
-    fn sync(&self) -> Result<(), Failure> {
-        self.write(&[], Durability::Immediate)
+    fn rest(&self) -> Result<(), Failure> {
+        Ok(())
     }
 
     fn settle(&self) -> Result<(), Failure> {
@@ -83,10 +78,6 @@ struct Writer<'a>(&'a Redbs);
 
 impl Session for Writer<'_> {
     fn put(&mut self, batch: &[Sample]) -> Result<(), Failure> {
-        let durability = match self.0.purpose {
-            Purpose::Ingest => Durability::None,
-            Purpose::Commits => Durability::Immediate,
-        };
-        self.0.write(batch, durability)
+        self.0.write(batch)
     }
 }

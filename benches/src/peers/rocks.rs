@@ -1,72 +1,67 @@
-//! RocksDB: no compression, large memtables, bloom filters.
+//! RocksDB: no compression, large memtables, bloom filters, direct reads where memory is to be the limit.
 //!
-//! To ingest it has no write-ahead log. For synced commits it has one, synced by each write (which a leader does for
-//! the whole queue); its files are recycled, so that a sync need not also write the file's size, and the files that
-//! background jobs write are synced little by little, so that a commit's sync does not wait for theirs. Pipelined writes
-//! and recycled logs were each faster than without at most points.
+//! Its log is synced by each write (which a leader does for the whole queue); its files are recycled, so that a sync need
+//! not also write the file's size, and the files that background jobs write are synced little by little, so that a
+//! commit's sync does not wait for theirs. Pipelined writes and recycled logs were each faster than without at most
+//! points.
 
 use crate::Failure;
-use crate::engine::{CACHE_SIZE, Direction, Engine, Purpose, Scanned, Session, mark};
+use crate::engine::{Direction, Engine, MEMORY, MEMTABLE, Scanned, Session, mark};
 use crate::records::Sample;
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBRawIterator, Options, WaitForCompactOptions, WriteBatch, WriteOptions,
 };
 use std::path::Path;
 
-pub(crate) struct Rocks {
-    db: DB,
-    purpose: Purpose,
-}
+pub(crate) struct Rocks(DB);
 
 impl Rocks {
-    pub(crate) fn create(folder: &Path, purpose: Purpose) -> Result<Rocks, Failure> {
+    pub(crate) fn create(folder: &Path, memory: u64) -> Result<Rocks, Failure> {
         let mut blocks = BlockBasedOptions::default();
-        blocks.set_block_cache(&Cache::new_lru_cache(usize::try_from(CACHE_SIZE)?));
+        blocks.set_block_cache(&Cache::new_lru_cache(usize::try_from(memory)?));
         blocks.set_bloom_filter(10.0, false);
         let mut options = Options::default();
         options.create_if_missing(true);
-        options.set_block_based_table_factory(&blocks);
+        options.set_write_buffer_size(usize::try_from(memory / MEMTABLE)?);
         options.set_max_write_buffer_number(4);
         options.set_max_background_jobs(2);
         options.set_target_file_size_base(64 << 20);
-        options.set_max_bytes_for_level_base(512 << 20);
-        match purpose {
-            Purpose::Ingest => options.set_write_buffer_size(128 << 20),
-            Purpose::Commits => {
-                options.set_write_buffer_size(64 << 20);
-                options.set_recycle_log_file_num(4);
-                options.set_bytes_per_sync(1 << 20);
-                options.set_enable_pipelined_write(true);
-            }
+        options.set_max_bytes_for_level_base(memory / 2);
+        options.set_recycle_log_file_num(4);
+        options.set_bytes_per_sync(1 << 20);
+        options.set_enable_pipelined_write(true);
+        if memory < MEMORY {
+            options.set_use_direct_reads(true);
         }
-        Ok(Rocks { db: DB::open(&options, folder)?, purpose })
+        options.set_block_based_table_factory(&blocks);
+        Ok(Rocks(DB::open(&options, folder)?))
     }
 }
 
 impl Engine for Rocks {
     fn session(&self) -> Box<dyn Session + '_> {
         let mut options = WriteOptions::default();
-        match self.purpose {
-            Purpose::Ingest => options.disable_wal(true),
-            Purpose::Commits => options.set_sync(true),
-        }
-        Box::new(Writer { db: &self.db, options })
+        options.set_sync(true);
+        Box::new(Writer { db: &self.0, options })
     }
 
-    fn sync(&self) -> Result<(), Failure> {
-        Ok(self.db.flush()?)
+    fn rest(&self) -> Result<(), Failure> {
+        self.0.flush()?;
+        Ok(self.0.wait_for_compact(&WaitForCompactOptions::default())?)
     }
 
     fn settle(&self) -> Result<(), Failure> {
-        Ok(self.db.wait_for_compact(&WaitForCompactOptions::default())?)
+        self.0.flush()?;
+        self.0.compact_range::<&[u8], &[u8]>(None, None);
+        Ok(())
     }
 
     fn get(&self, key: u128) -> Result<Option<[u8; 8]>, Failure> {
-        Ok(self.db.get_pinned(key.to_be_bytes())?.and_then(|value| mark(&value)))
+        Ok(self.0.get_pinned(key.to_be_bytes())?.and_then(|value| mark(&value)))
     }
 
     fn scan(&self, key: u128, count: u64, direction: Direction) -> Result<Scanned, Failure> {
-        let mut rows: DBRawIterator<'_> = self.db.raw_iterator();
+        let mut rows: DBRawIterator<'_> = self.0.raw_iterator();
         match direction {
             Direction::Forwards => rows.seek(key.to_be_bytes()),
             Direction::Backwards => rows.seek_for_prev(key.to_be_bytes()),

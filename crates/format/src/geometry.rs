@@ -111,7 +111,7 @@ const KIB: u32 = 1024;
 const MIB: u32 = 1024 * KIB;
 
 impl Default for Geometry {
-    /// The usual sizes, with a journal.
+    /// The usual sizes, with a journal: those [`for_memory`](Self::for_memory) of 512 MiB.
     fn default() -> Self {
         let without = Self {
             block_size: 64 * KIB,
@@ -160,6 +160,19 @@ pub struct Difference {
 }
 
 impl Geometry {
+    /// The usual sizes for who has so much memory, in bytes: a bar is an eighth of it, as a power of two, from 8 MiB to
+    /// 512 MiB. Three bars are kept in memtables, so more than half of the memory is left for the cache. The larger a
+    /// bar, the less is written again and again, the larger is the journal's ring (more than three bars), and the
+    /// longer takes it to open a file that was not closed.
+    #[must_use]
+    pub fn for_memory(memory: u64) -> Self {
+        let usual = Self::default();
+        let bar = (memory / 8).clamp(u64::from(8 * MIB), u64::from(512 * MIB));
+        let beats = (1_u64 << bar.ilog2()) / u64::from(usual.share_size);
+        let beats_per_bar = u16::try_from(beats).expect("256 at most");
+        Self { beats_per_bar, ..usual }.with_journal()
+    }
+
     /// A tiny one for tests, with the same number of levels, level 0 merged and no journal.
     #[must_use]
     pub fn small() -> Self {

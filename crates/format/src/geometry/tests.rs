@@ -16,6 +16,23 @@ fn the_usual_ones_are_valid_and_survive_encoding() {
 }
 
 #[test]
+fn a_bar_is_an_eighth_of_memory() {
+    fn check(memory: u64, bar: u64) {
+        let geometry = Geometry::for_memory(memory);
+        assert_eq!(geometry.validate(), Ok(()));
+        assert_eq!(u64::from(geometry.beats_per_bar) * u64::from(geometry.share_size), bar, "{memory}");
+    }
+    const MIB: u64 = 1 << 20;
+    check(0, 8 * MIB);
+    check(64 * MIB, 8 * MIB);
+    check(128 * MIB - 1, 8 * MIB);
+    check(128 * MIB, 16 * MIB);
+    check(1 << 30, 128 * MIB);
+    check(u64::MAX, 512 * MIB);
+    assert_eq!(Geometry::for_memory(512 * MIB), Geometry::default());
+}
+
+#[test]
 fn what_is_out_of_range_is_named() {
     fn check(change: impl Fn(&mut Geometry), expected: &str) {
         let mut geometry = Geometry::default();
