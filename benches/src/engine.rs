@@ -7,9 +7,6 @@ use std::path::Path;
 /// Bytes of memory that each engine gets, if nothing else is said.
 pub(crate) const MEMORY: u64 = 1 << 30;
 
-/// What of the memory a full memtable takes at most, as a divisor, where an engine has such.
-pub(crate) const MEMTABLE: u64 = 8;
-
 /// A store of records in one tree, used by any number of threads. What was put is on stable storage.
 pub(crate) trait Engine: Sync {
     /// What one thread puts records with.

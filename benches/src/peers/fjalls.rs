@@ -4,7 +4,8 @@
 //! `SyncAll`, without waiting for the file's times.
 
 use crate::Failure;
-use crate::engine::{Direction, Engine, MEMTABLE, Scanned, Session, mark};
+use crate::engine::{Direction, Engine, Scanned, Session, mark};
+use crate::peers::MEMTABLE;
 use crate::records::Sample;
 use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode};
 use std::path::Path;

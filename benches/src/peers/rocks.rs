@@ -6,7 +6,8 @@
 //! points.
 
 use crate::Failure;
-use crate::engine::{Direction, Engine, MEMORY, MEMTABLE, Scanned, Session, mark};
+use crate::engine::{Direction, Engine, MEMORY, Scanned, Session, mark};
+use crate::peers::MEMTABLE;
 use crate::records::Sample;
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBRawIterator, Options, WaitForCompactOptions, WriteBatch, WriteOptions,

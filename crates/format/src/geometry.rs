@@ -169,7 +169,7 @@ impl Geometry {
         let usual = Self::default();
         let bar = (memory / 8).clamp(u64::from(8 * MIB), u64::from(512 * MIB));
         let beats = (1_u64 << bar.ilog2()) / u64::from(usual.share_size);
-        let beats_per_bar = u16::try_from(beats).expect("256 at most");
+        let beats_per_bar = u16::try_from(beats).unwrap_or(256);
         Self { beats_per_bar, ..usual }.with_journal()
     }
 

@@ -51,6 +51,13 @@ impl<R: Record> Source<R> for AnySource<R> {
         }
     }
 
+    fn stretch(&self, bound: Option<R::Key>) -> usize {
+        match self {
+            Self::Sealed(_) => 1,
+            Self::Level(cursor) => cursor.stretch(bound),
+        }
+    }
+
     fn prefetch(&mut self) {
         match self {
             Self::Sealed(cursor) => cursor.prefetch(),

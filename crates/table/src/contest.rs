@@ -3,7 +3,7 @@
 //! The sources stand in order of age, the newest first; of equal keys the newer source's comes first, so that
 //! versions of a key leave newest first whether they are in one source or in several. The contest stays with
 //! the winning source while its next head comes before the challenger, so that long runs from one source cost
-//! one comparison a value.
+//! one comparison a value; and it says who the challenger is, so that they can cost less.
 //!
 //! # Invariants
 //! - Nothing is loaded before the first `load`. What failed to load is loaded again by the next `load`, and
@@ -55,6 +55,20 @@ impl<R: Record, S: Source<R>> Sources<R> for [S] {
     }
 }
 
+/// Wins of one source in a row from which on it is likely to go on.
+const STREAK: u32 = 4;
+
+/// What comes after the source that has the head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Challenger {
+    /// No other source has anything.
+    Nobody,
+    /// The source with this number.
+    Source(usize),
+    /// It does not pay to ask.
+    Unknown,
+}
+
 /// How far the heads are known.
 #[derive(Debug)]
 enum State {
@@ -74,6 +88,8 @@ pub(crate) struct Contest<R> {
     tree: LoserTree,
     /// The best of the losers, while the same source wins.
     challenger: Node,
+    /// How often the same source has won since another did.
+    streak: u32,
     record: PhantomData<fn() -> R>,
 }
 
@@ -85,6 +101,7 @@ impl<R: Record> Contest<R> {
             state: State::Opening(Vec::new()),
             tree: LoserTree::new(&[], |_, _| false),
             challenger: Node::ENDED,
+            streak: 0,
             record: PhantomData,
         }
     }
@@ -122,9 +139,11 @@ impl<R: Record> Contest<R> {
             debug_assert!(rank >= winner.rank, "source {} goes backwards", winner.input);
             if (Node { rank, input: winner.input }).is_before(self.challenger, tie) {
                 self.tree.keep(rank);
+                self.streak = self.streak.saturating_add(1);
                 return Ok(());
             }
         }
+        self.streak = 0;
         self.tree.replay(rank, tie);
         self.challenger = self.tree.challenger(tie);
         Ok(())
@@ -149,6 +168,19 @@ impl<R: Record> Contest<R> {
     #[inline]
     pub(crate) fn winner(&self) -> usize {
         self.tree.winner().input
+    }
+
+    /// Who has the head after the winner's source, after a `load` that gave one: [`Challenger::Unknown`] unless the same
+    /// source has won for a while, so that it pays to ask how far it goes on.
+    #[inline]
+    pub(crate) fn challenger(&self) -> Challenger {
+        if self.challenger.is_ended() {
+            Challenger::Nobody
+        } else if self.streak >= STREAK {
+            Challenger::Source(self.challenger.input)
+        } else {
+            Challenger::Unknown
+        }
     }
 
     /// The winner's source goes past its head: the caller has it do so.

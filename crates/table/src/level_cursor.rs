@@ -341,6 +341,18 @@ impl<R: Record, T: Iterator<Item = TableInfo>> Source<R> for LevelCursor<R, T> {
         self.consume(1);
     }
 
+    fn stretch(&self, bound: Option<R::Key>) -> usize {
+        if self.page.bitmap.is_some() {
+            return 1;
+        }
+        let values = self.slice(self.window.clone());
+        let before = bound.map_or(values.len(), |bound| match self.direction {
+            Direction::Ascending => values.partition_point(|value| value.key() < bound),
+            Direction::Descending => values.len() - values.partition_point(|value| value.key() <= bound),
+        });
+        before.max(1)
+    }
+
     fn prefetch(&mut self) {
         if self.window.is_empty() && !self.ended {
             self.walk.prefetch(&self.range);

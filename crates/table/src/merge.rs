@@ -6,6 +6,9 @@
 //! compaction pushes them into a sink with [`Merge::step`], which takes in a given number of values and stops:
 //! where it stops depends on the values alone, not on blocks, caches or the I/O's order.
 //!
+//! Where one source goes on for a while, it is asked how many of its entries come before all others ([`Source::stretch`]),
+//! and these are given out without a comparison.
+//!
 //! # Invariants
 //! - `consumed = emitted + dropped` at all times (asserted by every step), and at the end `consumed` is the
 //!   number of entries of all sources.
@@ -20,9 +23,9 @@ mod tests;
 
 use core::fmt;
 
-use understory_format::Record;
+use understory_format::{Key, Record};
 
-use crate::contest::Contest;
+use crate::contest::{Challenger, Contest};
 use crate::{Direction, Entry, Source, TableError};
 
 /// What becomes of a tombstone that is the newest version of its key.
@@ -77,8 +80,11 @@ pub struct Merge<R: Record, S> {
     contest: Contest<R>,
     tombstones: Tombstones,
     counts: Counts,
-    /// The key that was last consumed, with its prefix before it: later entries of it are older versions.
+    /// The key that was last consumed, with its prefix before it: later entries of it are older versions. Within a
+    /// stretch, that of the last entry before it.
     last: Option<(u64, R::Key)>,
+    /// Entries of the winning source, the head first, that are all emitted: nothing is compared for them.
+    stretch: usize,
     /// The head was given out by `next` and is still to be passed.
     is_lent: bool,
 }
@@ -92,6 +98,7 @@ impl<R: Record, S: Source<R>> Merge<R, S> {
             tombstones,
             counts: Counts::default(),
             last: None,
+            stretch: 0,
             is_lent: false,
         }
     }
@@ -122,12 +129,11 @@ impl<R: Record, S: Source<R>> Merge<R, S> {
         let start = self.counts;
         let mut is_done = false;
         while self.counts.consumed - start.consumed < budget {
-            let Some(prefix) = self.load()? else {
+            let Some(head) = self.head()? else {
                 is_done = true;
                 break;
             };
-            let head = self.judge(prefix);
-            if head.is_emitted {
+            if head.is_emitted() {
                 sink(self.entry())?;
             }
             self.count(&head);
@@ -142,13 +148,22 @@ impl<R: Record, S: Source<R>> Merge<R, S> {
     /// # Errors
     /// What a source gives; nothing is lost, the next call tries again.
     #[expect(clippy::should_implement_trait, reason = "it lends, and it can fail")]
+    #[inline]
     pub fn next(&mut self) -> Result<Option<Entry<&R>>, TableError> {
+        if self.is_lent && self.stretch > 1 {
+            self.advance();
+            self.count(&Head::InStretch);
+            return Ok(Some(self.entry()));
+        }
+        self.next_after_stretch()
+    }
+
+    fn next_after_stretch(&mut self) -> Result<Option<Entry<&R>>, TableError> {
         self.pass_lent();
         loop {
-            let Some(prefix) = self.load()? else { return Ok(None) };
-            let head = self.judge(prefix);
+            let Some(head) = self.head()? else { return Ok(None) };
             self.count(&head);
-            if head.is_emitted {
+            if head.is_emitted() {
                 break;
             }
             self.advance();
@@ -172,6 +187,16 @@ impl<R: Record, S: Source<R>> Merge<R, S> {
         self.contest.load(self.sources.as_mut_slice())
     }
 
+    /// What becomes of the head; none at the end. The same head may be asked for again.
+    #[inline]
+    fn head(&mut self) -> Result<Option<Head<R::Key>>, TableError> {
+        if self.stretch > 0 {
+            return Ok(Some(Head::InStretch));
+        }
+        let Some(prefix) = self.load()? else { return Ok(None) };
+        Ok(Some(self.judge(prefix)))
+    }
+
     /// The head, which is loaded.
     #[expect(clippy::indexing_slicing, reason = "per value; the winner is one of the sources")]
     #[inline]
@@ -182,7 +207,10 @@ impl<R: Record, S: Source<R>> Merge<R, S> {
     #[expect(clippy::indexing_slicing, reason = "per value; the winner is one of the sources")]
     #[inline]
     fn advance(&mut self) {
-        self.contest.pass();
+        self.stretch = self.stretch.saturating_sub(1);
+        if self.stretch == 0 {
+            self.contest.pass();
+        }
         self.sources[self.contest.winner()].advance();
     }
 
@@ -194,30 +222,76 @@ impl<R: Record, S: Source<R>> Merge<R, S> {
         }
     }
 
-    /// What becomes of the head.
+    /// What becomes of the head, which is loaded.
     #[inline]
-    fn judge(&self, prefix: u64) -> Head<R::Key> {
+    fn judge(&mut self, prefix: u64) -> Head<R::Key> {
         let entry = self.entry();
-        let key = entry.value.key();
-        let is_older = self.last.is_some_and(|(last, of)| last == prefix && of == key);
-        let is_dropped = is_older || (entry.tombstone && self.tombstones == Tombstones::Drop);
-        Head { prefix, key, is_emitted: !is_dropped }
+        let (key, tombstone) = (entry.value.key(), entry.tombstone);
+        if self.last.is_some_and(|(last, of)| last == prefix && of == key) {
+            return Head::Dropped { prefix, key };
+        }
+        if tombstone {
+            return match self.tombstones {
+                Tombstones::Keep => Head::Emitted { prefix, key },
+                Tombstones::Drop => Head::Dropped { prefix, key },
+            };
+        }
+        match self.stretch_from_here() {
+            0 | 1 => Head::Emitted { prefix, key },
+            stretch => {
+                self.stretch = stretch;
+                Head::InStretch
+            }
+        }
+    }
+
+    /// How many entries of the winning source, the head first, come before those of all others; 0 if that is not known.
+    #[expect(clippy::indexing_slicing, reason = "the winner and who comes next are sources")]
+    #[inline]
+    fn stretch_from_here(&self) -> usize {
+        let bound = match self.contest.challenger() {
+            Challenger::Unknown => return 0,
+            Challenger::Nobody => None,
+            Challenger::Source(next) => Some(self.sources[next].key()),
+        };
+        self.sources[self.contest.winner()].stretch(bound)
     }
 
     #[inline]
     fn count(&mut self, head: &Head<R::Key>) {
-        self.last = Some((head.prefix, head.key));
         self.counts.consumed += 1;
-        self.counts.emitted += u64::from(head.is_emitted);
-        self.counts.dropped += u64::from(!head.is_emitted);
+        match *head {
+            Head::InStretch if self.stretch == 1 => {
+                let key = self.entry().value.key();
+                self.last = Some((key.prefix(), key));
+            }
+            Head::InStretch => {}
+            Head::Emitted { prefix, key } | Head::Dropped { prefix, key } => self.last = Some((prefix, key)),
+        }
+        self.counts.emitted += u64::from(head.is_emitted());
+        self.counts.dropped += u64::from(!head.is_emitted());
     }
 }
 
 /// The entry at the head of the merge.
-struct Head<K> {
-    prefix: u64,
-    key: K,
-    is_emitted: bool,
+enum Head<K> {
+    /// One of many that are emitted: nobody looked at its key.
+    InStretch,
+    Emitted {
+        prefix: u64,
+        key: K,
+    },
+    Dropped {
+        prefix: u64,
+        key: K,
+    },
+}
+
+impl<K> Head<K> {
+    #[inline]
+    fn is_emitted(&self) -> bool {
+        !matches!(self, Self::Dropped { .. })
+    }
 }
 
 impl<R: Record, S> fmt::Debug for Merge<R, S> {

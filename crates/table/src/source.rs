@@ -47,6 +47,17 @@ pub trait Source<R: Record> {
     /// As [`entry`](Self::entry).
     fn advance(&mut self);
 
+    /// How many entries from the head on are sure to come before the key `bound` (none: there is no bound), to be no
+    /// tombstones and of different keys, and to be there without a `load`; at least 1, the head, whatever it is. After
+    /// each `advance` the next of them may be had by `entry` at once.
+    ///
+    /// # Panics
+    /// As [`entry`](Self::entry).
+    fn stretch(&self, bound: Option<R::Key>) -> usize {
+        let _ = bound;
+        1
+    }
+
     /// Starts reading what the first `load` will need, without waiting. A merge calls it on all its sources
     /// before it loads the first.
     fn prefetch(&mut self) {}
@@ -67,6 +78,10 @@ impl<R: Record, S: Source<R> + ?Sized> Source<R> for Box<S> {
 
     fn advance(&mut self) {
         (**self).advance();
+    }
+
+    fn stretch(&self, bound: Option<R::Key>) -> usize {
+        (**self).stretch(bound)
     }
 
     fn prefetch(&mut self) {

@@ -138,6 +138,13 @@ impl<R: Record> Source<R> for ScanSource<'_, R> {
         }
     }
 
+    fn stretch(&self, bound: Option<R::Key>) -> usize {
+        match self {
+            Self::Memory(_) => 1,
+            Self::Run(cursor) => cursor.stretch(bound),
+        }
+    }
+
     fn prefetch(&mut self) {
         match self {
             Self::Memory(_) => {}
@@ -191,6 +198,7 @@ impl<'a, R: Record> Scan<'a, R> {
     /// Damage or failure of what has to be read; the next call tries again. [`TableError::Expired`] if the scan was
     /// open for too long; all further calls give the same.
     #[expect(clippy::should_implement_trait, reason = "it lends what it gives, and can fail")]
+    #[inline]
     pub fn next(&mut self) -> Result<Option<&R>, TableError> {
         if self.expired {
             return Err(TableError::Expired);

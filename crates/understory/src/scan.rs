@@ -16,6 +16,8 @@ pub struct Scan<'a, R: Record> {
     scan: Option<understory_tree::Scan<'a, R>>,
     /// Keys that bound the range and are not in it.
     excluded: [Option<R::Key>; 2],
+    /// Whether there are any.
+    excludes: bool,
 }
 
 impl<'a, R: Record> Scan<'a, R> {
@@ -27,17 +29,19 @@ impl<'a, R: Record> Scan<'a, R> {
     ) -> Self {
         let scan = bounds(range).map(|keys| tree.scan(keys, direction));
         let excluded = [excluded(range.start_bound()), excluded(range.end_bound())];
-        Self { database, scan, excluded }
+        let excludes = excluded.iter().any(Option::is_some);
+        Self { database, scan, excluded, excludes }
     }
 }
 
 impl<R: Record> Iterator for Scan<'_, R> {
     type Item = Result<R, Error>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             match self.scan.as_mut()?.next() {
-                Ok(Some(record)) if self.excluded.contains(&Some(record.key())) => {}
+                Ok(Some(record)) if self.excludes && self.excluded.contains(&Some(record.key())) => {}
                 Ok(record) => return record.copied().map(Ok),
                 Err(error) => {
                     self.scan = None;

@@ -19,11 +19,14 @@ fn error() -> TableError {
     TableError::Grid(GridError::NoBuffers)
 }
 
-/// A source over a list; while `failures` are left, one `load` in `1 / chance` fails.
+/// A source over a list; while `failures` are left, one `load` in four fails. A `load` makes a window of up to seven
+/// entries available.
 struct ListSource<R> {
     rows: Vec<Entry<R>>,
+    direction: Direction,
     at: usize,
-    is_loaded: bool,
+    /// Where the window ends: entries below this one are there.
+    loaded: usize,
     failures: u32,
     random: fastrand::Rng,
 }
@@ -37,30 +40,45 @@ impl<R: Row> ListSource<R> {
             rows.sort_by_key(|entry| core::cmp::Reverse(entry.value.key()));
         }
         let random = fastrand::Rng::with_seed(u64::from(failures));
-        Self { rows, at: 0, is_loaded: false, failures, random }
+        Self { rows, direction, at: 0, loaded: 0, failures, random }
     }
 }
 
 impl<R: Row> Source<R> for ListSource<R> {
     fn load(&mut self) -> Result<Option<u64>, TableError> {
-        if !self.is_loaded && self.failures > 0 && self.random.u8(..4) == 0 {
-            self.failures -= 1;
-            return Err(error());
+        if self.at == self.loaded {
+            if self.failures > 0 && self.random.u8(..4) == 0 {
+                self.failures -= 1;
+                return Err(error());
+            }
+            self.loaded = self.rows.len().min(self.at + self.random.usize(1..8));
         }
-        self.is_loaded = true;
         Ok(self.rows.get(self.at).map(|entry| entry.value.key().prefix()))
     }
 
     fn entry(&self) -> Entry<&R> {
-        assert!(self.is_loaded);
+        assert!(self.at < self.loaded);
         let entry = &self.rows[self.at];
         Entry { value: &entry.value, tombstone: entry.tombstone }
     }
 
     fn advance(&mut self) {
-        assert!(self.is_loaded && self.at < self.rows.len());
+        assert!(self.at < self.loaded);
         self.at += 1;
-        self.is_loaded = false;
+    }
+
+    fn stretch(&self, bound: Option<R::Key>) -> usize {
+        let is_before = |key| match (bound, self.direction) {
+            (None, _) => true,
+            (Some(bound), Direction::Ascending) => key < bound,
+            (Some(bound), Direction::Descending) => key > bound,
+        };
+        let window = &self.rows[self.at..self.loaded];
+        let goes_on = |pair: &&[Entry<R>]| {
+            let [one, next] = pair else { unreachable!("windows of two") };
+            !next.tombstone && next.value.key() != one.value.key() && is_before(next.value.key())
+        };
+        1 + window.windows(2).take_while(goes_on).count()
     }
 }
 
