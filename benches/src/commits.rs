@@ -58,9 +58,9 @@ impl Point {
 }
 
 /// Times in nanoseconds, with three digits.
-type Times = Histogram<u64>;
+pub(crate) type Times = Histogram<u64>;
 
-fn times() -> Times {
+pub(crate) fn times() -> Times {
     let max = u64::try_from(TIME_MAX.as_nanos()).expect("ten minutes");
     Times::new_with_max(max, 3).expect("three digits, up to ten minutes")
 }

@@ -2,6 +2,7 @@
 //!
 //! What is measured, and what is not equal between the engines: `docs/benchmarks.md`.
 
+mod aged;
 mod commits;
 mod engine;
 mod measure;
@@ -28,7 +29,7 @@ const USAGE: &str = "\
 usage: bench [SUITE...] [--quick] [--json FILE] [--records N] [--rounds N] [--scratch FOLDER]
              [--engine NAME]... [--seconds N] [--point THREADSxRECORDS]...
 
-  SUITE             ingest, reads, cold, commits; all four if none is named
+  SUITE             ingest, reads, cold, commits, aged; all if none is named
   --quick           a tenth of the records, a fifth of the time, one round
   --json FILE       writes the results there too
   --records N       records to ingest (10,000,000); reads are of a fifth of them
@@ -45,10 +46,11 @@ enum Suite {
     Reads,
     Cold,
     Commits,
+    Aged,
 }
 
 impl Suite {
-    const ALL: [Suite; 4] = [Suite::Ingest, Suite::Reads, Suite::Cold, Suite::Commits];
+    const ALL: [Suite; 5] = [Suite::Ingest, Suite::Reads, Suite::Cold, Suite::Commits, Suite::Aged];
 }
 
 struct Arguments {
@@ -128,6 +130,7 @@ fn suite(name: &str) -> Result<Suite, Failure> {
         "ingest" => Ok(Suite::Ingest),
         "reads" => Ok(Suite::Reads),
         "cold" => Ok(Suite::Cold),
+        "aged" => Ok(Suite::Aged),
         "commits" => Ok(Suite::Commits),
         _ => Err(format!("no suite {name:?}\n\n{USAGE}").into()),
     }
@@ -157,6 +160,8 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
                     Suite::Reads => suite::reads(*kind, scale, &folder, &mut results)?,
                     Suite::Cold => suite::cold(*kind, scale, &folder, &mut results)?,
                     Suite::Commits => commits.run(*kind, scale, &folder)?,
+                    Suite::Aged if *kind == Kind::Understory => aged::run(scale, &folder, &mut results)?,
+                    Suite::Aged => {}
                 }
             }
         }

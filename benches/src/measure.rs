@@ -45,6 +45,14 @@ fn counter(name: &str) -> Option<u64> {
     counters.lines().find_map(|line| line.strip_prefix(name))?.parse().ok()
 }
 
+/// Time of processors that the host gave to others while this machine had work, since the machine was started.
+#[expect(clippy::disallowed_methods, reason = "the kernel answers in a file")]
+pub(crate) fn steal() -> Option<Duration> {
+    let ticks = std::fs::read_to_string("/proc/stat").ok()?;
+    let ticks: u64 = ticks.lines().next()?.split_whitespace().nth(8)?.parse().ok()?;
+    Some(Duration::from_millis(10 * ticks))
+}
+
 /// Bytes that a folder's files have allocated.
 pub(crate) fn allocated(folder: &Path) -> Result<u64, Failure> {
     use std::os::unix::fs::MetadataExt;

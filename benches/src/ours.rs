@@ -11,12 +11,18 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-struct Row {
+pub(crate) struct Row {
     key: U128,
     value: [u8; VALUE_SIZE],
 }
 
 record! { Row: "rows", key = { key: U128 } }
+
+impl Row {
+    pub(crate) fn of(sample: &Sample) -> Row {
+        Row { key: U128::new(sample.key), value: sample.value }
+    }
+}
 
 /// One file with one tree.
 pub(crate) struct Ours(Database);
@@ -83,7 +89,7 @@ impl Session for Writer<'_> {
     fn put(&mut self, batch: &[Sample]) -> Result<(), Failure> {
         self.batch.clear();
         for sample in batch {
-            self.batch.put(&Row { key: U128::new(sample.key), value: sample.value });
+            self.batch.put(&Row::of(sample));
         }
         let _op = self.db.commit(&self.batch)?;
         Ok(())
