@@ -14,11 +14,12 @@ use zerocopy::little_endian::U128;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 const USAGE: &str = "\
-usage: written [--records N] [--order random|sequential|skewed] [--runs N] [--share KIB] [--beats N]
+usage: written [--records N] [--order random|sequential|skewed|prefixes] [--runs N] [--share KIB] [--beats N]
                [--table BLOCKS] [--block KIB] [--growth N] [--rounds N] [--memory MIB] [--path FOLDER]
 
   --records N   records to put (2,000,000)
-  --order       random keys, each once; sequential ones; or of N / 4 keys the more often the smaller (random)
+  --order       random keys, each once; sequential ones; of N / 4 keys the more often the smaller; or sequential ones
+                behind 16 prefixes that take turns, as in an index of few values by time (random)
   --runs N      runs of level 0, 2 to 8; 1 if it is merged (1)
   --rounds N    lookups and scans of each kind at the end (20,000)
 ";
@@ -40,6 +41,7 @@ enum Order {
     Random,
     Sequential,
     Skewed,
+    Prefixes,
 }
 
 impl Order {
@@ -48,6 +50,7 @@ impl Order {
         match self {
             Self::Random => u128::from(mix(n)) << 64 | u128::from(n),
             Self::Sequential => u128::from(n),
+            Self::Prefixes => u128::from(mix(n) % 16) << 64 | u128::from(n),
             Self::Skewed => {
                 // The fifth power of an evenly spread number: half of the puts go to a thirtieth of the keys.
                 let keys = u128::from(count / 4);
@@ -88,6 +91,7 @@ fn asked() -> Result<Option<Asked>, Box<dyn Error>> {
                     "random" => Order::Random,
                     "sequential" => Order::Sequential,
                     "skewed" => Order::Skewed,
+                    "prefixes" => Order::Prefixes,
                     other => return Err(format!("no order {other}").into()),
                 }
             }
