@@ -362,6 +362,7 @@ impl Forest {
         if let Err(error) = self.grid.back(self.promised) {
             let is_full = matches!(error, GridError::OutOfSpace { .. });
             trace_event!(WARN, beat = %self.beat, %error, "the half-bar is not admitted");
+            self.counts.refused();
             return if is_full { Err(error.into()) } else { self.attempt(|_| Err(error.into())) };
         }
         self.attempt(|forest| {
