@@ -184,16 +184,16 @@ fn a_file_at_its_limit_is_opened_with_a_larger_one() {
     let limit = geometry.grid_offset() + 150 * 4096;
     let (machine, storage) = Machine::sim(74);
     let database = create_sim(&machine, &options().size_limit(limit)).unwrap();
+    assert!(!database.stats().pace.is_refused, "nobody has asked for space yet");
     let first = fill(&database, 0);
+    assert!(database.stats().pace.is_refused);
     assert!(first > 0 && storage.size() <= limit);
     drop(database);
 
     // The limit is the file's: without one the file keeps it, and it stays full.
     let (database, storage) = reopen(&storage, None);
     let database = database.unwrap();
-    assert!(!database.stats().pace.is_refused, "nobody has asked for space yet");
     assert_eq!(fill(&database, first), first);
-    assert!(database.stats().pace.is_refused);
     drop(database);
 
     // Below what the file has there is none, to the byte.
