@@ -85,6 +85,21 @@ fn a_tree_that_is_filled_and_emptied_is_empty() {
     check_emptied(&small_cache(options()), || Box::new((0..IDS).rev()));
 }
 
+/// What is removed lies deep, and the tombstones are too few to leave level 1 by themselves.
+#[test]
+fn tombstones_that_fit_a_level_meet_what_they_hide() {
+    let (machine, _storage) = Machine::sim(77);
+    let database = create_sim(&machine, &small_cache(options())).unwrap();
+    change(&database, 0..IDS, Some(1));
+    database.settle().unwrap();
+    change(&database, (0..IDS).step_by(20), None);
+    database.settle().unwrap();
+    let stats = database.stats();
+    let values: u64 = stats.trees[0].levels.iter().map(|level| level.value_count).sum();
+    assert_eq!((tombstones(&stats), values), (0, 19_000), "{stats}");
+    assert_eq!(database.scan::<Account>(..).unwrap().count(), 19_000);
+}
+
 /// Bytes of the live records of the tree.
 fn live(count: u64) -> u64 {
     count * 48
