@@ -13,8 +13,8 @@
 //! # Not here
 //! Which tables are chosen: `manifest`. Which targets a half-bar has: the forest.
 
-use understory_format::{Geometry, KeyRange, Level, Level0, Record};
-use understory_manifest::{Choice, Flush, Manifest, Table};
+use understory_format::{Geometry, Key, KeyRange, Level, Level0, Record};
+use understory_manifest::{Choice, Flush, Manifest, Sink, Table};
 use understory_table::Sealed;
 
 /// So many values of a memtable tell where the tables of its flush are to end.
@@ -57,7 +57,7 @@ pub struct Limits {
     pub growth: u64,
     /// What level 0 may hold when a half-bar has drained it.
     pub level0_value_max: u64,
-    /// Whether level 0 is to be emptied.
+    /// Whether level 0 is to be emptied, and what holds tombstones to leave every level.
     pub settle: bool,
 }
 
@@ -85,6 +85,19 @@ impl Limits {
         }
         self.growth.saturating_pow(u32::from(level.get()) + 1).saturating_mul(self.table_value_max)
     }
+
+    /// What `level` of this tree may hold when a half-bar has drained it, in values. To bring the tree to rest, that is no
+    /// more than the part of what lies deeper that a full level is of a full one below: all of it may be newer versions
+    /// of what is there, which is neither live nor given back before they meet.
+    #[must_use]
+    pub fn drained_to<K: Key>(&self, manifest: &Manifest<K>, level: Level) -> u64 {
+        let usual = self.level_value_max(level);
+        let deeper = manifest.levels().filter(|other| *other > level);
+        match deeper.map(|other| manifest.value_count(other)).sum::<u64>() {
+            deeper if self.settle && deeper > 0 => usual.min(deeper / self.growth),
+            _ => usual,
+        }
+    }
 }
 
 impl<R: Record> Plan<R> {
@@ -104,7 +117,8 @@ impl<R: Record> Plan<R> {
         }
         let source = manifest.levels().nth(usize::from(target.get()) - 1);
         let source = source.expect("the level above a target that is not level 0");
-        let choices = manifest.plan_level(source, limits.level_value_max(source));
+        let sink = if limits.settle { Sink::Tombstones } else { Sink::Nothing };
+        let choices = manifest.plan_level(source, limits.drained_to(manifest, source), sink);
         let busy: Vec<_> = choices.iter().map(|choice| choice.range).collect();
         let joined = manifest.plan_coalesce(target, limits.table_value_max, &busy);
         choices.into_iter().chain(joined).map(|choice| Self::of_choice(target, choice)).collect()

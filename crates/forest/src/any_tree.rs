@@ -138,7 +138,7 @@ pub(crate) trait AnyTree: Send + Sync + fmt::Debug {
     fn plan(&self, target: Level, beat: Beat, settle: bool) -> Vec<Box<dyn Job>>;
     /// Makes a finished job's tables visible in place of its inputs.
     fn apply(&self, outcome: &Outcome);
-    /// Whether the memtables and level 0 are empty and no level exceeds its limit.
+    /// Whether the memtables and level 0 are empty, no level exceeds its limit, and none holds tombstones.
     fn is_settled(&self) -> bool;
 }
 
@@ -221,7 +221,10 @@ impl<R: Record> AnyTree for Tree<R> {
     fn is_settled(&self) -> bool {
         let limits = limits(self, true);
         let manifest = self.manifest();
-        let within = |level: Level| manifest.value_count(level) <= limits.level_value_max(level);
+        let within = |level: Level| {
+            manifest.value_count(level) <= limits.drained_to(&manifest, level)
+                && manifest.tombstone_count(level) == 0
+        };
         let mut drained = manifest.levels().rev().skip(1);
         Self::memtable_counts(self) == (0, 0) && drained.all(within)
     }

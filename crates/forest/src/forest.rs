@@ -369,6 +369,7 @@ impl Forest {
         if let Err(error) = self.grid.back(self.promised) {
             let is_full = matches!(error, GridError::OutOfSpace { .. });
             trace_event!(WARN, beat = %self.beat, %error, "the half-bar is not admitted");
+            self.counts.refused();
             return if is_full { Err(error.into()) } else { self.attempt(|_| Err(error.into())) };
         }
         self.attempt(|forest| {
@@ -577,12 +578,12 @@ impl Forest {
         self.trees.iter().flat_map(|tree| tree.tables())
     }
 
-    /// Whether plans from now on empty level 0 too.
+    /// Whether plans from now on empty level 0 too, and let what holds tombstones leave every level.
     pub fn set_settle(&mut self, settle: bool) {
         self.settle = settle;
     }
 
-    /// Whether all memtables and all levels 0 are empty and no level exceeds its limit.
+    /// Whether all memtables and all levels 0 are empty, no level exceeds its limit, and there are no tombstones.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.trees.iter().all(AnyTree::is_settled)

@@ -81,8 +81,9 @@ pub struct PaceStats {
     /// What is to be done in the open beat: `work - done` spread evenly over the beats left, so that the last leaves
     /// nothing. 0 while the half-bar is not admitted.
     pub quota: u64,
-    /// Whether there is space for all that the half-bar may write. While there is not, commits get `OutOfSpace`.
-    pub is_admitted: bool,
+    /// Whether space was asked for, for all that the half-bar may write, and there was none: commits get `OutOfSpace`
+    /// until there is.
+    pub is_refused: bool,
     /// The sum of the quotas of all beats since open, the open one included.
     pub quota_total: u64,
     /// What was done of them when the last beat closed.
@@ -213,10 +214,15 @@ impl Counts {
         *pace = PaceStats { job_count, work, quota_total, done_total, ..PaceStats::default() };
     }
 
+    /// There is no space for the half-bar that was planned.
+    pub(crate) fn refused(&self) {
+        self.work.lock().pace.is_refused = true;
+    }
+
     /// A beat was given its work, of a half-bar that is admitted.
     pub(crate) fn given(&self, quota: u64) {
         let pace = &mut self.work.lock().pace;
-        pace.is_admitted = true;
+        pace.is_refused = false;
         pace.quota = quota;
         pace.quota_total += quota;
     }
@@ -299,10 +305,12 @@ mod tests {
             let sums =
                 PaceStats { quota_total: 600 * (round - 1), done_total: 400 * (round - 1), ..expected };
             assert_eq!(counts.work().1, sums);
+            counts.refused();
+            assert!(counts.work().1.is_refused);
             counts.given(600);
             counts.worked(tree, level, 4, Values { consumed: 100, emitted: 70, dropped: 30 });
             let (compaction, pace) = counts.work();
-            assert_eq!((pace.work, pace.quota, pace.done, pace.is_admitted), (1000, 600, 400, true));
+            assert_eq!((pace.work, pace.quota, pace.done, pace.is_refused), (1000, 600, 400, false));
             assert_eq!((pace.quota_total, pace.done_total), (600 * round, 400 * round));
             assert_eq!(compaction, counts.compaction(tree, level));
             let CompactionStats { consumed, produced, dropped, .. } = compaction;

@@ -28,6 +28,9 @@ const GROWTH_COUNT_MIN: u64 = 16;
 /// and by at most so many bytes.
 const GROWTH_SIZE_MAX: u64 = 64 << 20;
 
+/// Catalogue and the free set of the first checkpoint, twins included.
+const BLOCKS_MIN: u64 = 4;
+
 /// A stretch of so many free blocks is worth a hole in the file.
 const HOLE_COUNT_MIN: u64 = 16;
 
@@ -241,6 +244,24 @@ impl Grid {
         }
         self.cut.store(target, Ordering::Release);
         Some(last)
+    }
+
+    /// Sets the size that the file may grow to, in bytes; the next superblock keeps it. For a grid that was loaded and has
+    /// not [begun](Grid::begin).
+    ///
+    /// # Panics
+    /// If the file is larger.
+    pub fn set_size_limit(&self, bytes: u64) {
+        assert!(bytes >= self.machine.storage.size(), "the caller compared the limit with the file");
+        let limit = if bytes == u64::MAX { 0 } else { bytes };
+        self.free_set.lock().set_limit(block_limit(&self.geometry, limit));
+        self.root.lock().superblock.local.size_limit = limit;
+    }
+
+    /// Bytes of the smallest file there can be: superblock, journal, catalogue and the first free set.
+    #[must_use]
+    pub fn size_min(geometry: &Geometry) -> u64 {
+        file_size(geometry, BLOCKS_MIN)
     }
 
     /// Draws the lowest block of a reservation.

@@ -20,6 +20,9 @@
 //! target leaves the target itself, which happens in the other half of a bar. Of the target's own level and the one
 //! above it, all that is older than a source and overlaps it is an input.
 //!
+//! **Sinking.** To bring a tree to rest, all tables with tombstones leave too, level by level, until nothing is below that
+//! they hide, and they are dropped: else what they hide is neither live nor given back.
+//!
 //! **Flush.** Into a merged level 0: the immutable memtable meets the tables that it overlaps, and small neighbours.
 //! Into runs: it becomes a run of its own, with the youngest runs merged in that are small beside it, or that would be
 //! too many (`flush`).
@@ -57,6 +60,15 @@ use windows::Window;
 /// where windows do.
 const RUN_SHARE: u64 = 8;
 
+/// What leaves a level that is within its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sink {
+    /// Nothing.
+    Nothing,
+    /// What holds tombstones.
+    Tombstones,
+}
+
 /// The inputs of one compaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice<K: Key> {
@@ -85,24 +97,30 @@ impl<K: Key> Choice<K> {
 }
 
 impl<K: Key> Manifest<K> {
-    /// Plans compactions from `source` to the next level that bring `source` to `value_limit` values or
-    /// below, disjoint and in key order; none if it is there already. O(n log n) in the tables of both, but for
-    /// level 0 in runs: O(n^2) in its own, which are few.
+    /// Plans compactions from `source` to the next level that bring `source` to `value_limit` values or below, and let
+    /// leave it what is to `sink`; disjoint and in key order, none if nothing is to leave. O(n log n) in the tables of
+    /// both, but for level 0 in runs: O(n^2) in its own, which are few.
     ///
     /// # Panics
     /// If `source` is the deepest level.
-    pub fn plan_level(&self, source: Level, value_limit: u64) -> Vec<Choice<K>> {
+    pub fn plan_level(&self, source: Level, value_limit: u64, sink: Sink) -> Vec<Choice<K>> {
         let target = self.below(source);
         let excess = self.value_count(source).saturating_sub(value_limit);
         let is_full = self.has_runs(source.get()) && self.live_runs().count() == usize::from(self.runs_max());
-        if excess == 0 && !is_full {
+        let sinks = sink == Sink::Tombstones && self.tombstone_count(source) > 0;
+        if excess == 0 && !is_full && !sinks {
             return Vec::new();
         }
         let windows = self.windows(source, excess);
         let targets: Vec<&Table<K>> = self.iter(target, Beat::MAX).collect();
         let extents: Vec<_> = windows.iter().map(Window::extent).collect();
         let target_extents: Vec<_> = targets.iter().copied().map(Extent::of).collect();
-        let first = if is_full { self.oldest(&windows, &target_extents) } else { Vec::new() };
+        let mut first = if is_full { self.oldest(&windows, &target_extents) } else { Vec::new() };
+        if sinks {
+            first.extend(holding_tombstones(&windows));
+            first.sort_unstable();
+            first.dedup();
+        }
         let chosen = drain(&extents, &target_extents, excess, &first);
         let extents: Vec<_> = chosen.iter().filter_map(|index| extents.get(*index).copied()).collect();
         let groups = join(&extents, &overlaps(&extents, &target_extents), &target_extents);
@@ -249,6 +267,12 @@ impl<K: Key> Extent<K> {
     fn range(&self) -> KeyRange<K> {
         KeyRange::new(self.min, self.max).expect("the ends of a table are in order")
     }
+}
+
+/// The places of the windows with tombstones.
+fn holding_tombstones<K: Key>(windows: &[Window<'_, K>]) -> impl Iterator<Item = usize> {
+    let holds = |window: &Window<'_, K>| window.tables.iter().any(|table| table.info.tombstone_count > 0);
+    windows.iter().enumerate().filter(move |(_, window)| holds(window)).map(|(place, _)| place)
 }
 
 fn owned<K: Key>(tables: &[&Table<K>]) -> Vec<Table<K>> {

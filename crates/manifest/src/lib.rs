@@ -35,7 +35,7 @@ mod table;
 #[cfg(test)]
 mod testing;
 
-pub use choose::{Choice, Flush, FlushChoice};
+pub use choose::{Choice, Flush, FlushChoice, Sink};
 pub use error::ManifestError;
 pub use manifest::Manifest;
 pub use run::{Run, Tables};

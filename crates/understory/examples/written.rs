@@ -16,11 +16,15 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 const USAGE: &str = "\
 usage: written [--records N] [--order random|sequential|skewed|prefixes] [--runs N] [--share KIB] [--beats N]
                [--table BLOCKS] [--block KIB] [--growth N] [--rounds N] [--memory MIB] [--path FOLDER]
+               [--overwrite N] [--journal]
 
   --records N   records to put (2,000,000)
   --order       random keys, each once; sequential ones; of N / 4 keys the more often the smaller; or sequential ones
                 behind 16 prefixes that take turns, as in an index of few values by time (random)
   --runs N      runs of level 0, 2 to 8; 1 if it is merged (1)
+  --overwrite N times that all records are put again after they were loaded (0), each time followed by `settle`; then
+                nine in ten of them are removed
+  --journal     with a journal, whose bytes count as written
   --rounds N    lookups and scans of each kind at the end (20,000)
 ";
 
@@ -74,6 +78,7 @@ struct Asked {
     order: Order,
     rounds: u64,
     memory: u64,
+    overwrite: u64,
     geometry: Geometry,
     path: Option<String>,
 }
@@ -81,7 +86,7 @@ struct Asked {
 fn asked() -> Result<Option<Asked>, Box<dyn Error>> {
     let mut geometry = Geometry { level0: Level0::Merged, runs_max: 1, ..Geometry::default() };
     let (mut records, mut order, mut rounds, mut memory) = (2_000_000, Order::Random, 20_000, 1024);
-    let mut path = None;
+    let (mut path, mut overwrite, mut journal) = (None, 0, false);
     let mut parser = Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -105,6 +110,8 @@ fn asked() -> Result<Option<Asked>, Box<dyn Error>> {
             Arg::Long("table") => geometry.table_blocks = parser.value()?.parse()?,
             Arg::Long("block") => geometry.block_size = parser.value()?.parse::<u32>()? << 10,
             Arg::Long("growth") => geometry.growth = parser.value()?.parse()?,
+            Arg::Long("overwrite") => overwrite = parser.value()?.parse()?,
+            Arg::Long("journal") => journal = true,
             Arg::Long("rounds") => rounds = parser.value()?.parse()?,
             Arg::Long("memory") => memory = parser.value()?.parse()?,
             Arg::Long("path") => path = Some(parser.value()?.string()?),
@@ -116,13 +123,13 @@ fn asked() -> Result<Option<Asked>, Box<dyn Error>> {
     }
     geometry.page_size = geometry.page_size.min(geometry.block_size);
     geometry.batch_size_max = geometry.share_size;
-    let geometry = geometry.without_journal();
-    Ok(Some(Asked { records, order, rounds, memory: memory << 20, geometry, path }))
+    let geometry = if journal { geometry.with_journal() } else { geometry.without_journal() };
+    Ok(Some(Asked { records, order, rounds, memory: memory << 20, overwrite, geometry, path }))
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let Some(asked) = asked()? else { return Ok(()) };
-    let Asked { records, order, rounds, memory, geometry, path } = asked;
+    let Asked { records, order, rounds, memory, overwrite, geometry, path } = asked;
     let folder = match &path {
         Some(path) => tempfile::tempdir_in(path)?,
         None => tempfile::tempdir()?,
@@ -151,13 +158,42 @@ fn main() -> Result<(), Box<dyn Error>> {
     let stats = database.stats();
     let written = ratio(stats.io.bytes_written, records * RECORD_SIZE);
     println!("settled: bytes {written:.2}, file {:.2}", ratio(stats.file_size, records * RECORD_SIZE));
-    reads(&database, order, records, rounds)
+    space("settled", stats.grid_size, records);
+    reads(&database, order, records, rounds)?;
+    for _ in 0..overwrite {
+        load(&database, order, records)?;
+        database.settle()?;
+        space("overwritten and settled", database.stats().grid_size, records);
+    }
+    if overwrite > 0 {
+        remove_most(&database, order, records)?;
+        database.settle()?;
+        space("nine in ten removed and settled", database.stats().grid_size, records);
+    }
+    Ok(())
+}
+
+/// What the grid takes of the file system, for each byte of the records.
+fn space(what: &str, size: u64, records: u64) {
+    println!("{what}: {:.2} bytes taken for each byte of the records", ratio(size, records * RECORD_SIZE));
+}
+
+fn remove_most(database: &Database, order: Order, records: u64) -> Result<(), Box<dyn Error>> {
+    let mut batch = Batch::new();
+    for first in (0..records).step_by(usize::try_from(BATCH)?) {
+        batch.clear();
+        for n in (first..records.min(first + BATCH)).filter(|n| n % 10 > 0) {
+            batch.remove::<Row>(order.key(n, records));
+        }
+        database.commit(&batch)?;
+    }
+    Ok(())
 }
 
 fn load(database: &Database, order: Order, records: u64) -> Result<(), Box<dyn Error>> {
     let mut batch = Batch::new();
     let (start, mut longest) = (Instant::now(), 0.0_f64);
-    let (mut consumed, mut largest) = (0, 0);
+    let (mut consumed, mut largest, mut peak) = (0, 0, 0);
     for first in (0..records).step_by(usize::try_from(BATCH)?) {
         batch.clear();
         for n in first..records.min(first + BATCH) {
@@ -168,13 +204,16 @@ fn load(database: &Database, order: Order, records: u64) -> Result<(), Box<dyn E
         database.commit(&batch)?;
         longest = longest.max(begun.elapsed().as_secs_f64());
         // What a half-bar read is counted at its end, and a commit ends one at most.
-        let now = database.stats().compaction.consumed;
+        let stats = database.stats();
+        peak = peak.max(stats.grid_size);
+        let now = stats.compaction.consumed;
         largest = largest.max(now - consumed);
         consumed = now;
     }
     let took = start.elapsed().as_secs_f64();
     println!("{records} records in {took:.1} s, a commit in {:.0} ms at most", longest * 1e3);
     println!("in a half-bar {largest} values read at most");
+    space("at most, while they came in", peak, records);
     Ok(())
 }
 

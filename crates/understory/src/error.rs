@@ -63,10 +63,20 @@ pub enum Error {
         /// The budget that was given, in bytes.
         given: u64,
     },
-    /// The memory budget is larger than an address space. Next: give less.
-    #[error("a memory budget of {given} bytes is larger than any machine's memory")]
+    /// The memory budget is more than the machine gives. Next: give less.
+    #[error("a memory budget of {given} bytes is more than this machine gives")]
     MemoryTooLarge {
         /// The budget that was given, in bytes.
+        given: u64,
+    },
+    /// An option is less than it can be, for this file. Next: give at least what it says.
+    #[error("option {option} is {given}, and must be at least {needed}")]
+    OptionTooSmall {
+        /// The field of [`Options`](crate::Options).
+        option: &'static str,
+        /// The least that would do, in its unit.
+        needed: u64,
+        /// What was given.
         given: u64,
     },
     /// The batch exceeds the file's limit; nothing of it was applied. Next: commit it in parts.
@@ -92,7 +102,8 @@ pub enum Error {
     Expired,
     /// No space is left, in the file system or under the size limit. Of a commit nothing has been done; a checkpoint or
     /// settling goes on where it stopped, with the next call that needs it. Next: make room in the file
-    /// system and call again (a size limit is that of the file's creation); reads go on, and so do commits once there is.
+    /// system and call again, or open the file with a larger [`Options::size_limit`](crate::Options::size_limit); or remove
+    /// records and [`settle`](crate::Database::settle). Reads go on, and so do commits once there is room.
     #[error("out of space: {needed} blocks are needed, {free} are free")]
     OutOfSpace {
         /// Blocks that were wanted.

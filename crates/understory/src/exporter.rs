@@ -94,7 +94,7 @@ impl MetricsExporter {
             let labels = self.labels(&[("part", part.to_owned())]);
             gauge!("understory_half_bar_bytes", labels).set(ratio(bytes, 1));
         }
-        self.gauge("understory_half_bar_admitted", f64::from(u8::from(pace.is_admitted)));
+        self.gauge("understory_half_bar_admitted", f64::from(u8::from(!pace.is_refused)));
     }
 
     fn export_timings(&self, stats: &Stats) {
@@ -239,7 +239,7 @@ fn describe() {
     }
     let gauges = [
         ("understory_half_bar_bytes", Unit::Bytes, "work of the open half-bar, done of it, and quota of the beat"),
-        ("understory_half_bar_admitted", Unit::Count, "1 if there is space for the open half-bar, else 0"),
+        ("understory_half_bar_admitted", Unit::Count, "0 if there is no space for the open half-bar, else 1"),
         ("understory_timed_max_seconds", Unit::Seconds, "waits and other steps, the longest"),
         ("understory_write_amplification", Unit::Count, "bytes written for each byte committed"),
         ("understory_space_amplification", Unit::Count, "bytes of the grid for each byte of records"),

@@ -70,6 +70,7 @@ impl Database {
     /// As [`open`](Self::open), but for [`Error::JournalDamaged`]. [`Error::BeyondSalvage`] where ops are lost that the
     /// checkpoint counts: without them there is no state to go on from.
     pub fn salvage(path: impl AsRef<Path>, schema: &Schema, options: &Options) -> Result<Self, Error> {
+        check_threads(options)?;
         let storage = OsStorage::open(path.as_ref(), storage_options(options, false)).map_err(Error::Open)?;
         let machine = Machine::os(storage, options.workers).map_err(Error::Io)?;
         Self::open_on(machine, path.as_ref(), schema, options, Mode { salvage: true, ..Mode::FILE })
@@ -86,6 +87,7 @@ impl Database {
     }
 
     fn open_path(path: &Path, schema: &Schema, options: &Options, read_only: bool) -> Result<Self, Error> {
+        check_threads(options)?;
         let storage = OsStorage::open(path, storage_options(options, read_only));
         let storage = storage.map_err(Error::Open)?;
         let machine = Machine::os(storage, options.workers).map_err(Error::Io)?;
@@ -107,9 +109,6 @@ impl Database {
         check(schema, geometry, options)?;
         let trees = schema.describe();
         let state = FormatState { geometry: *geometry, trees: &trees, size_limit: options.size_limit };
-        if options.size_limit.is_some_and(|limit| limit < geometry.grid_offset()) {
-            return Err(Error::OutOfSpace { needed: 1, free: 0 });
-        }
         understory_journal::format(machine, geometry).map_err(|error| journal_error(error, path))?;
         Grid::format(machine, &state).map_err(|error| Error::from(error).of_file(path))
     }
@@ -156,8 +155,7 @@ impl Database {
         }
         schema.check(&geometry)?;
         let budget = Budget::divide(options.memory, &geometry, schema.trees(), mode.read_only)?;
-        let size = budget.arena_size(&geometry).ok_or(Error::MemoryTooLarge { given: options.memory })?;
-        let arena = Arena::new(size).map_err(Error::Io)?;
+        let arena = arena_of(&budget, &geometry, options.memory)?;
         if mode.touch {
             arena.touch();
         }
@@ -166,6 +164,10 @@ impl Database {
         let group_size = usize::try_from(buffer_size(&geometry)).unwrap_or(usize::MAX);
         let groups = arena.pool(group_size, usize_of(budget.group_count)).map_err(Error::Io)?;
         let grid = Arc::new(Grid::load(machine.clone(), &arena, budget.grid).map_err(unusable)?);
+        if !mode.read_only {
+            // Replay draws the blocks that it drew before, and those are in the file.
+            check_limit(options, machine.storage.size().max(Grid::size_min(&geometry)))?;
+        }
         if let Some(difference) = schema.differs(grid.trees()) {
             return Err(Error::SchemaDiffers { path: path.into(), difference });
         }
@@ -175,6 +177,9 @@ impl Database {
                 ForestError::Corrupt(corruption) => unusable(GridError::Corrupt(corruption)),
                 error @ ForestError::Grid(_) => error.into(),
             })?;
+        if let Some(limit) = options.size_limit.filter(|_| !mode.read_only) {
+            grid.set_size_limit(limit);
+        }
         let recovery = Recover { machine: &machine, arena: &arena, path, options, salvage: mode.salvage };
         let (applier, journal) =
             if mode.read_only { (Applier::new(forest, NO_MARK), None) } else { recovery.run(forest)? };
@@ -213,10 +218,34 @@ pub(crate) fn is_expired(error: &ForestError, grid: &Grid) -> bool {
 fn check(schema: &Schema, geometry: &Geometry, options: &Options) -> Result<(), Error> {
     geometry.validate()?;
     schema.check(geometry)?;
+    check_limit(options, Grid::size_min(geometry))?;
+    check_threads(options)?;
     Budget::divide(options.memory, geometry, schema.trees(), false).map(|_| ())
 }
 
+fn check_threads(options: &Options) -> Result<(), Error> {
+    match options.io_threads {
+        0 => Err(Error::OptionTooSmall { option: "io_threads", needed: 1, given: 0 }),
+        _ => Ok(()),
+    }
+}
+
+fn check_limit(options: &Options, needed: u64) -> Result<(), Error> {
+    match options.size_limit {
+        Some(given) if given < needed => Err(Error::OptionTooSmall { option: "size_limit", needed, given }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// All memory at once: what the machine does not give is too much.
+fn arena_of(budget: &Budget, geometry: &Geometry, given: u64) -> Result<Arena, Error> {
+    let size = budget.arena_size(geometry).ok_or(Error::MemoryTooLarge { given })?;
+    Arena::new(size).map_err(|error| {
+        log::error!("{size} bytes of memory are refused: {error}");
+        Error::MemoryTooLarge { given }
+    })
+}
+
 fn storage_options(options: &Options, read_only: bool) -> understory_io::Options {
-    let threads = options.io_threads.max(1);
-    understory_io::Options { read_only, threads, ..understory_io::Options::default() }
+    understory_io::Options { read_only, threads: options.io_threads, ..understory_io::Options::default() }
 }

@@ -30,6 +30,9 @@ const BLOCKS_PER_RUN: u32 = 32;
 /// The fewest pages that are worth a cache.
 const PAGE_COUNT_MIN: u32 = 16;
 
+/// No machine maps more, in bytes.
+const MEMORY_MAX: u64 = 1 << 47;
+
 /// How to open or create a [`Database`](crate::Database).
 #[derive(Clone)]
 #[non_exhaustive]
@@ -39,13 +42,14 @@ pub struct Options {
     /// Sizes that are fixed when the file is created. At open, a geometry that is given is compared with the
     /// file's.
     pub geometry: Option<Geometry>,
-    /// Threads that read and write the file beside the calling one; at least one.
+    /// Threads that read and write the file beside the calling one; at least one, else [`Error::OptionTooSmall`].
     pub io_threads: usize,
     /// Threads that compact and take checkpoints beside those that commit. With none, commits do that themselves. What
     /// is written does not depend on it.
     pub workers: usize,
-    /// The size that the file may grow to, in bytes, set when the file is created; none for no limit but the
-    /// file system's.
+    /// The size that the file may grow to, in bytes. For a new file, none is no limit but the file system's; an old one
+    /// keeps the limit that it has, unless one is given here: it is kept in the file from then on, and may be above the
+    /// old one (`u64::MAX` for none) or below, but not below the size of the file ([`Error::OptionTooSmall`]).
     pub size_limit: Option<u64>,
     /// Told now and then how far the recovery at open has got.
     pub on_recovery: Option<Arc<dyn Fn(Recovery) + Send + Sync>>,
@@ -133,7 +137,7 @@ impl Options {
         self
     }
 
-    /// Sets the size that a new file may grow to, in bytes.
+    /// Sets the size that the file may grow to, in bytes.
     #[must_use]
     pub fn size_limit(mut self, bytes: u64) -> Self {
         self.size_limit = Some(bytes);
@@ -161,6 +165,9 @@ impl Budget {
         trees: &[TreeSpec],
         read_only: bool,
     ) -> Result<Self, Error> {
+        if memory > MEMORY_MAX {
+            return Err(Error::MemoryTooLarge { given: memory });
+        }
         let generations = if read_only { 0 } else { GENERATIONS };
         let chunk_count = generations * chunks_per_generation(geometry, trees);
         let index = generations * INDEX_SIZE_PER_VALUE * values_per_generation(geometry, trees);

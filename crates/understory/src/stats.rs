@@ -200,8 +200,8 @@ impl Stats {
             "compaction: {merge_count} merges of {consumed} values ({produced} written, {dropped} dropped), \
              {move_count} moves of {moved} values"
         )?;
-        let PaceStats { job_count, work, done, quota, is_admitted, .. } = self.pace;
-        let refused = if is_admitted { "" } else { "; NO SPACE for it" };
+        let PaceStats { job_count, work, done, quota, is_refused, .. } = self.pace;
+        let refused = if is_refused { "; NO SPACE for it" } else { "" };
         writeln!(
             f,
             "half-bar: {job_count} jobs, {} of {} done, {} in this beat{refused}",

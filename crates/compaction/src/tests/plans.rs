@@ -1,6 +1,7 @@
 //! Which plans a tree has, and the limits that they keep to.
 
-use understory_format::{Geometry, Level};
+use understory_format::{Beat, BlockAddress, Checksum, Geometry, Key, Level, TableInfo, TreeId, TwinRef};
+use understory_manifest::{Manifest, Table};
 use understory_testkit::Pair;
 
 use super::narrow;
@@ -25,6 +26,47 @@ fn limits_grow_by_level() {
     check(4, true, 1, 1_600);
     let deepest = Level::new(63).unwrap();
     assert_eq!(limits(4, false).level_value_max(deepest), u64::MAX);
+}
+
+/// A table of so many values, whose index block is at this address.
+fn table(address: u64, value_count: u64) -> Table<u64> {
+    let [address, twin] = [address, address + 1].map(|address| BlockAddress::new(address).unwrap());
+    let info = TableInfo {
+        tree: TreeId::new(1).unwrap(),
+        index: TwinRef { address, twin, checksum: Checksum::ZERO },
+        key_min: 0_u64.encode(),
+        key_max: u64::MAX.encode(),
+        value_count,
+        tombstone_count: 0,
+        value_block_count: 1,
+        beat_min: Beat::new(1),
+        beat_max: Beat::MAX,
+        age: Beat::new(1),
+    };
+    Table::new(info).unwrap()
+}
+
+/// What a level is drained to depends on what is below it, but only to bring the tree to rest.
+#[test]
+fn limits_of_a_tree_at_rest() {
+    let check = |settle, values: [u64; 3], of: u8, expected| {
+        let mut manifest = Manifest::<u64>::new(3, 1);
+        for (number, value_count) in (0..).zip(values).filter(|(_, count)| *count > 0) {
+            manifest.insert(level(number), table(1 + 2 * u64::from(number), value_count));
+        }
+        let geometry = Geometry { growth: 4, ..narrow() };
+        let limits = Limits::new(&geometry, 100, 1_000, settle);
+        assert_eq!(limits.drained_to(&manifest, level(of)), expected, "{values:?}, {of}");
+    };
+    check(false, [400, 1_600, 4_000], 0, 400);
+    check(false, [400, 1_600, 4_000], 1, 1_600);
+    check(true, [400, 1_600, 4_000], 0, 0);
+    check(true, [400, 1_600, 4_000], 1, 1_000);
+    check(true, [0, 10, 6_403], 1, 1_600);
+    check(true, [0, 10, 6_399], 1, 1_599);
+    check(true, [0, 10, 3], 1, 0);
+    // With nothing below there is nothing to meet.
+    check(true, [400, 1_600, 0], 1, 1_600);
 }
 
 /// Level 0 in runs has room for what bars bring, but not less than a merged one; other levels are the same.

@@ -135,6 +135,11 @@ impl FreeSet {
         }
     }
 
+    /// Hands out the addresses `1..=limit` from now on.
+    pub(crate) fn set_limit(&mut self, limit: u64) {
+        self.limit = limit.min(LIMIT_MAX);
+    }
+
     /// Whether the block is in use (released blocks are, until they are free).
     #[must_use]
     pub fn is_acquired(&self, address: BlockAddress) -> bool {

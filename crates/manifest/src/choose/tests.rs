@@ -2,7 +2,7 @@
 
 use understory_format::{Beat, TableInfo, u64_of};
 
-use super::{Choice, Flush, KeyRange};
+use super::{Choice, Flush, KeyRange, Sink};
 use crate::testing::{info, level, manifest, table};
 use crate::{Manifest, Table};
 
@@ -17,7 +17,7 @@ fn check_plan(
         tables.iter().zip(0..).map(|(t, i)| table(base + 2 * i, t.0, t.1, t.2)).collect()
     };
     let manifest = manifest(&[make(sources, 1), make(targets, 1001)]);
-    let plan = manifest.plan_level(level(0), limit);
+    let plan = manifest.plan_level(level(0), limit, Sink::Nothing);
     let keys = |tables: &[Table<u32>]| tables.iter().map(|table| table.key_min).collect::<Vec<_>>();
     let found: Vec<_> =
         plan.iter().map(|choice| (keys(&choice.sources.concat()), keys(&choice.targets))).collect();
@@ -56,17 +56,50 @@ fn drain_by_hand() {
 fn a_table_whose_tombstones_can_go_does_not_move() {
     let mut tombstones = table(1, 0, 9, 10);
     tombstones.info.tombstone_count = 1;
-    let plan = manifest(&[vec![tombstones], vec![], vec![]]).plan_level(level(0), 0);
+    let plan = manifest(&[vec![tombstones], vec![], vec![]]).plan_level(level(0), 0, Sink::Nothing);
     assert!(!plan[0].is_move);
     assert!(!plan[0].keep_tombstones);
     assert_eq!(plan[0].value_count(), 10);
     // A deeper table touches, then overlaps.
-    let plan = manifest(&[vec![tombstones], vec![], vec![table(3, 10, 19, 1)]]).plan_level(level(0), 0);
+    let plan = manifest(&[vec![tombstones], vec![], vec![table(3, 10, 19, 1)]]).plan_level(
+        level(0),
+        0,
+        Sink::Nothing,
+    );
     assert!(!plan[0].is_move);
-    let plan = manifest(&[vec![tombstones], vec![], vec![table(3, 9, 19, 1)]]).plan_level(level(0), 0);
+    let plan = manifest(&[vec![tombstones], vec![], vec![table(3, 9, 19, 1)]]).plan_level(
+        level(0),
+        0,
+        Sink::Nothing,
+    );
     assert!(plan[0].is_move);
     assert!(plan[0].keep_tombstones);
     assert_eq!(plan[0].value_count(), 0);
+}
+
+/// Tables by their least key, each with its tombstones; those that sink are expected.
+fn check_sink(tables: &[(u32, u64)], limit: u64, sink: Sink, expected: &[u32]) {
+    let with = |(number, (key_min, tombstones)): (u64, &(u32, u64))| {
+        let mut table = table(2 * number + 1, *key_min, key_min + 9, 10);
+        table.info.tombstone_count = *tombstones;
+        table
+    };
+    let manifest = manifest(&[(0..).zip(tables).map(with).collect(), vec![], vec![]]);
+    let plan = manifest.plan_level(level(0), limit, sink);
+    let chosen: Vec<u32> =
+        plan.iter().flat_map(|choice| choice.sources.concat()).map(|table| table.key_min).collect();
+    assert_eq!(chosen, expected, "{tables:?}, {limit}");
+}
+
+#[test]
+fn tombstones_sink_from_levels_within_their_limits() {
+    let tables = [(0, 0), (10, 1), (20, 0), (30, 10)];
+    check_sink(&tables, 40, Sink::Nothing, &[]);
+    check_sink(&tables, 40, Sink::Tombstones, &[10, 30]);
+    // They count towards what is over the limit, and no more goes than that.
+    check_sink(&tables, 20, Sink::Tombstones, &[10, 30]);
+    check_sink(&tables, 19, Sink::Tombstones, &[0, 10, 30]);
+    check_sink(&tables[..1], 10, Sink::Tombstones, &[]);
 }
 
 fn check_flush(tables: &[(u32, u32, u64)], flush: (u32, u32, u64), expected: &[u32], range: (u32, u32)) {
@@ -154,7 +187,7 @@ type Inputs = (Vec<(u64, u32)>, Vec<u32>);
 
 fn check_runs(runs: &[&[(u32, u32, u64)]], below: &[(u32, u32, u64)], limit: u64, expected: &[Inputs]) {
     let manifest = in_runs(4, runs, &[below, &[]]);
-    let plan = manifest.plan_level(level(0), limit);
+    let plan = manifest.plan_level(level(0), limit, Sink::Nothing);
     let inputs = |choice: &Choice<u32>| -> Inputs {
         let sources = choice.sources.iter().flatten().map(|table| (table.info.age.get(), table.key_min));
         (sources.collect(), choice.targets.iter().map(|table| table.key_min).collect())

@@ -5,7 +5,7 @@ use understory_format::{KeyRange, u64_of};
 use understory_testkit::Coverage;
 
 use crate::testing::{level, manifest, table};
-use crate::{Choice, Table};
+use crate::{Choice, Sink, Table};
 
 /// Sources and targets of a choice.
 type Group = (Vec<Table<u32>>, Vec<Table<u32>>);
@@ -92,7 +92,7 @@ pub(super) fn run(seed: u64, coverage: &mut Coverage) {
         let total: u64 = sources.iter().map(|table| table.info.value_count).sum();
         let limit = rng.u64(0..=total + 1);
         let manifest = manifest(&[sources.clone(), targets.clone()]);
-        let plan = manifest.plan_level(level(0), limit);
+        let plan = manifest.plan_level(level(0), limit, Sink::Nothing);
         let chosen = naive_drain(&sources, &targets, limit);
         assert_eq!(inputs(&plan), naive_join(&chosen, &targets), "seed {seed}");
         let joined = plan.iter().filter(|choice| choice.sources.concat().len() > 1).count();

@@ -7,7 +7,7 @@ use understory_format::{Beat, BlockAddress, Direction, KeyRange, Level, TableInf
 use understory_testkit::Coverage;
 
 use crate::testing::{info, level};
-use crate::{Choice, Flush, FlushChoice, Manifest, Table};
+use crate::{Choice, Flush, FlushChoice, Manifest, Sink, Table};
 
 /// Flushes and compactions of 250 half-bars, with everything read after each.
 pub(super) fn run(seed: u64, coverage: &mut Coverage) {
@@ -211,12 +211,16 @@ impl<'a> Model<'a> {
     fn compact(&mut self, rng: &mut Rng, number: u8) {
         let (source, target) = (level(number), level(number + 1));
         let limit = if rng.u8(0..16) == 0 { 0 } else { self.limit(number) };
-        let plan = self.manifest.plan_level(source, limit);
+        let sink = if rng.u8(0..8) == 0 { Sink::Tombstones } else { Sink::Nothing };
+        let plan = self.manifest.plan_level(source, limit, sink);
         self.check_older(&plan);
         let busy: Vec<_> = plan.iter().map(|choice| choice.range).collect();
         let small = self.manifest.plan_coalesce(target, self.table_value_max, &busy);
         self.execute(rng, source, target, plan.into_iter().chain(small).collect());
         assert!(self.manifest.value_count(source) <= limit);
+        // On a level 0 in runs, slight tables stay.
+        let is_disjoint = number > 0 || self.manifest.runs_max() == 1;
+        assert!(sink == Sink::Nothing || !is_disjoint || self.manifest.tombstone_count(source) == 0);
     }
 
     /// R20: of level 0 in runs, what is older than an input and overlaps it is an input of the same choice, and newer

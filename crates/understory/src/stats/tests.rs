@@ -38,6 +38,7 @@ fn sample() -> Stats {
     (grid.manifest_bytes, grid.trailer_bytes, grid.superblock_bytes) = (1 << 20, 1 << 19, 1 << 19);
     let mut pace = PaceStats::default();
     (pace.job_count, pace.work, pace.done, pace.quota) = (2, 4 << 20, 1 << 20, 1 << 19);
+    pace.is_refused = true;
     let compaction = tree.levels[0].compaction;
     Stats {
         trees: vec![tree],
@@ -99,6 +100,6 @@ journal syncs                    10  mean 200.0us, max 400.0us, total 2.0ms
     let shown = sample().to_string().replace('\u{b5}', "u");
     assert!(shown == expected, "{shown}");
     let mut admitted = sample();
-    admitted.pace.is_admitted = true;
+    admitted.pace.is_refused = false;
     assert!(!admitted.to_string().contains("NO SPACE"));
 }

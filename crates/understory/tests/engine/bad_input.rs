@@ -212,6 +212,39 @@ fn a_budget_that_is_too_small_says_the_least_possible() {
 }
 
 #[test]
+fn options_that_cannot_work_say_so() {
+    let folder = file();
+    for create in [false, true] {
+        let try_with = |options: Options| {
+            let path = if create { folder.path.with_extension("other") } else { folder.path.clone() };
+            let opened = match create {
+                true => Database::create(&path, &schema(), &options),
+                false => Database::open(&path, &schema(), &options),
+            };
+            let error = opened.unwrap_err();
+            assert!(!create || !path.exists(), "what cannot be used is not made");
+            error
+        };
+        let error = try_with(options().io_threads(0));
+        assert!(
+            matches!(error, Error::OptionTooSmall { option: "io_threads", needed: 1, given: 0 }),
+            "{error:?}"
+        );
+        assert_eq!(error.to_string(), "option io_threads is 0, and must be at least 1");
+        // More than an address space, and what no machine of today gives.
+        for memory in [u64::MAX, 1 << 62, (1 << 47) + 1, 1 << 47, 1 << 46] {
+            let error = try_with(options().memory(memory));
+            assert!(matches!(error, Error::MemoryTooLarge { given } if given == memory), "{error:?}");
+        }
+        let error = try_with(options().size_limit(70_000));
+        assert!(
+            matches!(error, Error::OptionTooSmall { option: "size_limit", given: 70_000, .. }),
+            "{error:?}"
+        );
+    }
+}
+
+#[test]
 fn a_batch_over_the_limit_changes_nothing() {
     let folder = folder();
     let database = Database::create(&folder.path, &schema(), &options()).unwrap();

@@ -15,5 +15,6 @@ mod flips;
 mod journal;
 mod model;
 mod read_only;
+mod space;
 mod stats;
 mod threads;
