@@ -25,8 +25,8 @@ use understory_format::{
 use understory_grid::{Grid, Reservation};
 use understory_manifest::Table;
 use understory_table::{
-    AnySource, Counts, Entry, LevelCursor, Merge, ReadAhead, TableError, TableLayout, TableWriter,
-    Tombstones, addresses,
+    AnySource, Counts, Entry, Filter, FilterBudget, LevelCursor, Merge, ReadAhead, TableError, TableLayout,
+    TableWriter, Tombstones, addresses,
 };
 
 use crate::plan::{Input, Plan};
@@ -44,8 +44,12 @@ pub trait Job: Send + Sync + fmt::Debug {
     /// What became of those that are: written or dropped, as overwritten or as a tombstone that hides nothing.
     fn counts(&self) -> Counts;
     /// The most addresses that a slice of `quota` values takes from its reservation: the last slice just so
-    /// many if nothing is dropped, others up to three fewer, which are for ending a table.
+    /// many if nothing is dropped and filters are as large as they may be, others up to
+    /// [`table_end_bound`](Self::table_end_bound) fewer.
     fn blocks_bound(&self, quota: u64) -> u64;
+    /// How many fewer than [`blocks_bound`](Self::blocks_bound) of all that remains its slices together may reserve: what
+    /// ends a table takes.
+    fn table_end_bound(&self) -> u64;
     /// The most edits that its outcome has: just so many if nothing is dropped.
     fn edits_bound(&self) -> u64;
     /// Consumes exactly `quota` input values; with the last of them, finishes the last output table.
@@ -69,13 +73,15 @@ pub trait Job: Send + Sync + fmt::Debug {
 }
 
 /// What a finished compaction changes, to be applied at the end of its half-bar.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Outcome {
     /// Whether it wrote the immutable memtable.
     pub is_flush: bool,
     /// Removes of the inputs, then inserts of the outputs, in key order; for a move, one update.
     pub edits: Vec<ManifestEdit>,
-    /// Blocks of the inputs, both copies of their index blocks included.
+    /// Filters of the outputs that are held in memory, by the address of the index.
+    pub filters: Vec<(BlockAddress, Filter)>,
+    /// Blocks of the inputs, both copies of their index blocks and their filters included.
     pub released: Vec<BlockAddress>,
     /// Input values, overwritten ones included.
     pub consumed: u64,
@@ -102,9 +108,9 @@ pub struct Compaction<R: Record> {
     cuts_passed: usize,
 }
 
-/// Addresses that the end of a table at a cut takes beyond those of tables that are full: a value block that is not,
-/// and two copies of an index.
-const BLOCKS_PER_CUT: u64 = 3;
+/// Addresses that the end of a table at a cut takes beyond those of tables that are full, its filter left out: a value
+/// block that is not full, and two copies of an index.
+const BLOCKS_PER_TABLE_END: u64 = 3;
 
 impl<R: Record> Compaction<R> {
     /// Prepares what is planned; reads and writes nothing yet. Outputs are visible from `beat` on.
@@ -124,6 +130,12 @@ impl<R: Record> Compaction<R> {
             counts: Counts::default(),
             cuts_passed: 0,
         }
+    }
+
+    /// The same, but the filters of its outputs stay in memory where `budget` has room: see [`Outcome::filters`].
+    #[must_use]
+    pub fn holding_filters(self, budget: Arc<FilterBudget>, spare: u64) -> Self {
+        Self { writer: self.writer.holding_filters(budget, spare), ..self }
     }
 
     /// The edits of a move, which has neither inputs nor outputs.
@@ -164,7 +176,11 @@ impl<R: Record> Job for Compaction<R> {
 
     fn blocks_bound(&self, quota: u64) -> u64 {
         let cuts_left = u64_of(self.plan.cuts.len() - self.cuts_passed);
-        self.writer.blocks_bound(quota) + BLOCKS_PER_CUT * cuts_left.min(quota)
+        self.writer.blocks_bound(quota) + self.table_end_bound() * cuts_left.min(quota)
+    }
+
+    fn table_end_bound(&self) -> u64 {
+        BLOCKS_PER_TABLE_END + u64::from(self.layout.filter_blocks_max())
     }
 
     fn edits_bound(&self) -> u64 {
@@ -226,6 +242,7 @@ impl<R: Record> Job for Compaction<R> {
         let inserted = self.writer.take_tables().into_iter();
         let level = self.plan.target;
         outcome.edits.extend(inserted.map(|table| ManifestEdit { kind: EditKind::Insert, level, table }));
+        outcome.filters = self.writer.take_filters();
         Ok(outcome)
     }
 }

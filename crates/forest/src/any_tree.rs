@@ -14,13 +14,13 @@ use understory_format::{
 };
 use understory_grid::Grid;
 use understory_io::Pool;
-use understory_table::{Full, LayoutError, Memtable, Scratch, TableLayout};
-use understory_tree::{Publication, Tree, VALUES_PER_BAR_MAX, values_per_bar};
+use understory_table::{FilterBudget, Full, LayoutError, Memtable, Scratch, TableLayout};
+use understory_tree::{Publication, Tree, VALUES_PER_BAR_MAX, filter_spare, values_per_bar};
 
 use crate::stats::{Counts, LevelStats, TreeStats};
 
 /// Makes an empty tree.
-type Build = fn(&Arc<Grid>, TreeId, &Pool, &Arc<Publication>) -> Arc<dyn AnyTree>;
+type Build = fn(&Arc<Grid>, TreeId, &Pool, &Arc<Publication>, &Arc<FilterBudget>) -> Arc<dyn AnyTree>;
 
 /// How one tree is declared: by its record type alone.
 #[derive(Clone, Copy)]
@@ -29,7 +29,7 @@ pub struct TreeSpec {
     value_size: u32,
     describe: fn(TreeId) -> TreeDescription,
     build: Build,
-    layout: fn(&Geometry) -> Result<(), LayoutError>,
+    layout: fn(&Geometry) -> Result<TableLayout, LayoutError>,
     values_per_chunk: fn(usize) -> usize,
 }
 
@@ -45,13 +45,14 @@ impl TreeSpec {
             name: R::NAME,
             value_size: u32_of(size_of::<R>()),
             describe: |id| TreeDescription::of::<R>(id, Usage::General),
-            build: |grid, id, pool, publication| {
+            build: |grid, id, pool, publication, filters| {
                 let layout =
                     TableLayout::new::<R>(grid.geometry()).expect("the caller asked whether it fits");
                 let publication = Arc::clone(publication);
-                Arc::new(Tree::<R>::new(Arc::clone(grid), id, layout, pool.clone(), publication))
+                let tree = Tree::<R>::new(Arc::clone(grid), id, layout, pool.clone(), publication);
+                Arc::new(tree.holding_filters(Arc::clone(filters)))
             },
-            layout: |geometry| TableLayout::new::<R>(geometry).map(|_| ()),
+            layout: TableLayout::new::<R>,
             values_per_chunk: Memtable::<R>::values_per_chunk,
         }
     }
@@ -72,6 +73,12 @@ impl TreeSpec {
     #[must_use]
     pub fn describe(&self, id: TreeId) -> TreeDescription {
         (self.describe)(id)
+    }
+
+    /// Blocks of the filter of a full table; none if the geometry has no filters, or the records do not fit it.
+    #[must_use]
+    pub fn filter_blocks_max(&self, geometry: &Geometry) -> u32 {
+        (self.layout)(geometry).map_or(0, |layout| layout.filter_blocks_max())
     }
 
     /// Records that a chunk of its memtable holds; two at least in a geometry that the tree fits.
@@ -101,8 +108,9 @@ impl TreeSpec {
         id: TreeId,
         pool: &Pool,
         publication: &Arc<Publication>,
+        filters: &Arc<FilterBudget>,
     ) -> Arc<dyn AnyTree> {
-        (self.build)(grid, id, pool, publication)
+        (self.build)(grid, id, pool, publication, filters)
     }
 }
 
@@ -120,6 +128,8 @@ pub(crate) trait AnyTree: Send + Sync + fmt::Debug {
     fn stats(&self, counts: &Counts) -> TreeStats;
     /// Values in all live tables.
     fn table_value_count(&self) -> u64;
+    /// Blocks of a live table: values, both copies of the index, filter.
+    fn block_count(&self, table: &TableInfo) -> u64;
     /// Live tables, by level and key.
     fn tables(&self) -> Vec<(Level, TableInfo)>;
     /// Values in the mutable and in the immutable memtable.
@@ -136,8 +146,8 @@ pub(crate) trait AnyTree: Send + Sync + fmt::Debug {
     fn swap_memtables(&self);
     /// Freezes what is to be compacted into `target`, for outputs that are visible from `beat` on.
     fn plan(&self, target: Level, beat: Beat, settle: bool) -> Vec<Box<dyn Job>>;
-    /// Makes a finished job's tables visible in place of its inputs.
-    fn apply(&self, outcome: &Outcome);
+    /// Makes a finished job's tables visible in place of its inputs, and takes their filters.
+    fn apply(&self, outcome: &mut Outcome);
     /// Whether the memtables and level 0 are empty, no level exceeds its limit, and none holds tombstones.
     fn is_settled(&self) -> bool;
 }
@@ -169,6 +179,10 @@ impl<R: Record> AnyTree for Tree<R> {
     fn table_value_count(&self) -> u64 {
         let manifest = self.manifest();
         manifest.levels().map(|level| manifest.value_count(level)).sum()
+    }
+
+    fn block_count(&self, table: &TableInfo) -> u64 {
+        2 + u64::from(table.value_block_count) + u64::from(self.layout().filter_blocks(table.value_count))
     }
 
     fn tables(&self) -> Vec<(Level, TableInfo)> {
@@ -209,13 +223,19 @@ impl<R: Record> AnyTree for Tree<R> {
         let immutable = self.immutable();
         let plans = Plan::of_tree(&self.manifest(), immutable.as_ref(), target, &limits(self, settle));
         let start = |plan| -> Box<dyn Job> {
-            Box::new(Compaction::new(Arc::clone(self.grid()), self.id(), self.layout(), plan, beat))
+            let job = Compaction::new(Arc::clone(self.grid()), self.id(), self.layout(), plan, beat);
+            match self.filter_budget() {
+                Some(budget) => {
+                    Box::new(job.holding_filters(Arc::clone(budget), filter_spare(budget, target)))
+                }
+                None => Box::new(job),
+            }
         };
         plans.into_iter().map(start).collect()
     }
 
-    fn apply(&self, outcome: &Outcome) {
-        Self::apply(self, outcome.is_flush, &outcome.edits);
+    fn apply(&self, outcome: &mut Outcome) {
+        Self::apply(self, outcome.is_flush, &outcome.edits, std::mem::take(&mut outcome.filters));
     }
 
     fn is_settled(&self) -> bool {
@@ -232,12 +252,13 @@ impl<R: Record> AnyTree for Tree<R> {
 
 fn level_stats<R: Record>(tree: &Tree<R>, level: Level, deepest: bool, counts: &Counts) -> LevelStats {
     let (stats, limits) = (tree.level_stats(level), limits(tree, false));
-    let blocks = stats.value_block_count + 2 * stats.table_count;
+    let blocks = stats.value_block_count + stats.filter_block_count + 2 * stats.table_count;
     LevelStats {
         table_count: stats.table_count,
         value_count: stats.value_count,
         tombstone_count: stats.tombstone_count,
         value_block_count: stats.value_block_count,
+        filter_block_count: stats.filter_block_count,
         size: blocks * u64::from(tree.grid().geometry().block_size),
         value_count_max: (!deepest).then(|| limits.level_value_max(level)),
         table_value_count_max: limits.table_value_max,

@@ -33,7 +33,7 @@ use understory_format::{
 use understory_grid::{CheckpointUpdate, Grid, GridError};
 use understory_io::{Pool, trace_event, trace_span};
 use understory_manifest_log::ManifestLog;
-use understory_table::{Full, Scratch};
+use understory_table::{FilterBudget, Full, Scratch};
 use understory_tree::{Publication, Tree};
 
 use crate::ForestError;
@@ -93,6 +93,7 @@ enum State {
 pub struct Trees {
     trees: Arc<[Arc<dyn AnyTree>]>,
     publication: Arc<Publication>,
+    filters: Arc<FilterBudget>,
     counts: Arc<Counts>,
 }
 
@@ -118,6 +119,7 @@ impl Trees {
         ForestStats {
             beat: counts.beat(),
             trees: self.iter().map(|tree| tree.stats(counts)).collect(),
+            filter_blocks_held: self.filters.held(),
             compaction,
             pace,
             closes: counts.closes.get(),
@@ -166,25 +168,33 @@ pub struct Root {
 impl Forest {
     /// Takes over the state of the checkpoint that `grid` was opened at: builds the declared trees, replays
     /// the manifest log into them, and checks that every acquired block has an owner. Writes nothing. `specs`
-    /// are in the order of the file's trees and fit its geometry; their memtables draw from `pool`.
+    /// are in the order of the file's trees and fit its geometry; their memtables draw from `pool`, and up to
+    /// `filter_blocks_max` blocks of the grid's cache hold filters.
     ///
     /// # Errors
     /// Damage that leaves the tables unknown or contradictory, or failure to read.
     ///
     /// # Panics
     /// If `specs` are not the file's trees or do not fit: the caller compares them first.
-    pub fn open(grid: Arc<Grid>, specs: &[TreeSpec], pool: &Pool) -> Result<Self, ForestError> {
+    pub fn open(
+        grid: Arc<Grid>,
+        specs: &[TreeSpec],
+        pool: &Pool,
+        filter_blocks_max: u64,
+    ) -> Result<Self, ForestError> {
         let descriptions = grid.trees();
         assert_eq!(descriptions.len(), specs.len(), "the caller compared the schemas");
         let publication = Arc::new(Publication::default());
+        let filters = Arc::new(FilterBudget::new(filter_blocks_max));
         let pairs = specs.iter().zip(descriptions);
-        let trees = pairs.map(|(spec, tree)| spec.build(&grid, tree.id, pool, &publication)).collect();
+        let trees =
+            pairs.map(|(spec, tree)| spec.build(&grid, tree.id, pool, &publication, &filters)).collect();
         let state = grid.checkpoint_state();
         let counts = Arc::new(Counts::default());
         counts.set_beat(state.beat);
         let mut forest = Self {
             schedule: Schedule::new(grid.geometry()),
-            trees: Trees { trees, publication, counts: Arc::clone(&counts) },
+            trees: Trees { trees, publication, filters, counts: Arc::clone(&counts) },
             log: ManifestLog::new(Arc::clone(&grid), grid.geometry()),
             beat: state.beat,
             half_bar: HalfBar::default(),
@@ -499,7 +509,7 @@ impl Forest {
         let finished = std::mem::take(&mut self.half_bar).finish()?;
         self.check_released(&finished)?;
         self.log.apply(self.beat, finished.iter().flat_map(|job| &job.outcome.edits))?;
-        finished.iter().for_each(|job| self.apply_one(job));
+        finished.into_iter().for_each(|job| self.apply_one(job));
         Ok(())
     }
 
@@ -517,14 +527,14 @@ impl Forest {
         Err(Corruption::new("address", rule, address.get().into()).at(Place::Block(*address)))
     }
 
-    fn apply_one(&mut self, job: &Finished) {
-        let Finished { tree: id, target, outcome } = job;
-        self.trees.by_id(*id).expect("jobs come from the forest's trees").apply(outcome);
+    fn apply_one(&mut self, job: Finished) {
+        let Finished { tree: id, target, mut outcome } = job;
+        self.trees.by_id(id).expect("jobs come from the forest's trees").apply(&mut outcome);
         for address in &outcome.released {
             self.grid.release(*address);
         }
-        self.rolling_hash.record(self.beat, *id, *target, outcome);
-        self.counts.applied(*id, *target, outcome);
+        self.rolling_hash.record(self.beat, id, target, &outcome);
+        self.counts.applied(id, target, &outcome);
     }
 
     /// Begins to make the state at the end of a bar the durable root.
@@ -567,7 +577,10 @@ impl Forest {
     /// The two sides of R15: the blocks of catalogue, trailers, manifest log and live tables, and those that
     /// are acquired and not released.
     fn accounting(&self) -> (u64, u64) {
-        let tables: u64 = self.tables().map(|(_, table)| 2 + u64::from(table.value_block_count)).sum();
+        let of_tree = |tree: &dyn AnyTree| -> u64 {
+            tree.tables().iter().map(|(_, table)| tree.block_count(table)).sum()
+        };
+        let tables: u64 = self.trees.iter().map(of_tree).sum();
         let owned = self.grid.own_block_count() + u64_of(self.log.addresses().count()) + tables;
         let space = self.grid.space();
         (owned, space.acquired - space.released)

@@ -22,10 +22,6 @@ use understory_table::{Counts as Values, TableError};
 use crate::pace::Pace;
 use crate::stats::Counts;
 
-/// Blocks that a job may reserve in one beat beyond what it takes in all: for a table that the next slice goes on
-/// with.
-const SLICE_SPARE: u64 = 3;
-
 /// The jobs of the current half-bar, by target level and tree.
 #[derive(Debug, Default)]
 pub(crate) struct HalfBar {
@@ -86,8 +82,9 @@ impl HalfBar {
 
     /// The most blocks that all jobs take for tables, and the most edits they make, whatever the slices.
     pub(crate) fn bounds(&self) -> (u64, u64) {
-        let bounds =
-            self.jobs().map(|job| (job.blocks_bound(job.remaining()) + SLICE_SPARE, job.edits_bound()));
+        // What a slice reserves for the end of a table that the next slice goes on with comes on top of what it takes.
+        let blocks = |job: &dyn Job| job.blocks_bound(job.remaining()) + job.table_end_bound();
+        let bounds = self.jobs().map(|job| (blocks(job), job.edits_bound()));
         bounds.fold((0, 0), |(blocks, edits), (more_blocks, more_edits)| {
             (blocks + more_blocks, edits + more_edits)
         })

@@ -120,7 +120,9 @@ pub struct LevelStats {
     pub tombstone_count: u64,
     /// Value blocks in them.
     pub value_block_count: u64,
-    /// Bytes that they take of the file: value blocks, and both copies of index blocks.
+    /// Blocks of their filters.
+    pub filter_block_count: u64,
+    /// Bytes that they take of the file: value blocks, filters, and both copies of index blocks.
     pub size: u64,
     /// What the level is drained to in each bar, in values. None for the deepest, which takes what comes.
     pub value_count_max: Option<u64>,
@@ -153,6 +155,8 @@ pub struct ForestStats {
     pub beat: Beat,
     /// By tree id.
     pub trees: Vec<TreeStats>,
+    /// Blocks of filters in memory.
+    pub filter_blocks_held: u64,
     /// What compaction did in all trees.
     pub compaction: CompactionStats,
     /// How far the work is.
@@ -282,6 +286,7 @@ mod tests {
                 value_count: values,
                 tombstone_count: 0,
                 value_block_count: tables,
+                filter_block_count: 0,
                 size: 0,
                 value_count_max: max,
                 table_value_count_max: 100,

@@ -35,7 +35,7 @@ pub const VERSION: u16 = 1;
 /// XXH3-128, the only checksum kind of this version.
 pub const CHECKSUM_KIND: u8 = 1;
 
-/// What is in a block. 0 is never valid; 6 is reserved for filters and refused by this version.
+/// What is in a block. 0 is never valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum BlockKind {
@@ -49,11 +49,14 @@ pub enum BlockKind {
     FreeSet = 4,
     /// The tree catalogue.
     Catalogue = 5,
+    /// A part of the filter of a table.
+    Filter = 6,
 }
 
 impl BlockKind {
     /// All kinds.
-    pub const ALL: [Self; 5] = [Self::Index, Self::Value, Self::Manifest, Self::FreeSet, Self::Catalogue];
+    pub const ALL: [Self; 6] =
+        [Self::Index, Self::Value, Self::Manifest, Self::FreeSet, Self::Catalogue, Self::Filter];
 
     /// The tag on disk.
     #[must_use]
@@ -65,6 +68,7 @@ impl BlockKind {
             Self::Manifest => 3,
             Self::FreeSet => 4,
             Self::Catalogue => 5,
+            Self::Filter => 6,
         }
     }
 
@@ -78,22 +82,24 @@ impl BlockKind {
             3 => Some(Self::Manifest),
             4 => Some(Self::FreeSet),
             5 => Some(Self::Catalogue),
+            6 => Some(Self::Filter),
             _ => None,
         }
     }
 
-    /// Whether blocks of this kind are written at two addresses.
+    /// Whether blocks of this kind are written at two addresses: not values, which are too many, nor filters, which can
+    /// be done without.
     #[must_use]
     #[inline]
     pub const fn is_twin(self) -> bool {
-        !matches!(self, Self::Value)
+        !matches!(self, Self::Value | Self::Filter)
     }
 
     /// Whether blocks of this kind belong to one tree.
     #[must_use]
     #[inline]
     pub const fn has_tree(self) -> bool {
-        matches!(self, Self::Index | Self::Value)
+        matches!(self, Self::Index | Self::Value | Self::Filter)
     }
 }
 
@@ -105,6 +111,7 @@ impl core::fmt::Display for BlockKind {
             Self::Manifest => "manifest",
             Self::FreeSet => "free set",
             Self::Catalogue => "catalogue",
+            Self::Filter => "filter",
         })
     }
 }
@@ -118,17 +125,17 @@ layout! {
         16: checksum_body: U128,
         /// Address of the block, of a twin that of its first copy; from 1.
         32: address: U64,
-        /// Address of the second copy of a metadata block; 0 in a value block.
+        /// Address of the second copy of a metadata block; 0 in a value or filter block.
         40: twin: U64,
         /// Bytes of header and used body.
         48: size: U32,
         /// Version of the format, 1.
         52: version: U16,
-        /// What is in the block: 1 index, 2 value, 3 manifest, 4 free set, 5 catalogue; 6 is reserved for filters.
+        /// What is in the block: 1 index, 2 value, 3 manifest, 4 free set, 5 catalogue, 6 filter.
         54: kind: u8,
         /// How checksums are computed: 1 XXH3-128.
         55: checksum_kind: u8,
-        /// The tree of an index or value block, from 1; 0 in all others.
+        /// The tree of an index, value or filter block, from 1; 0 in all others.
         56: tree_id: U16,
         /// Zero.
         58: reserved_ids: [u8; 6],
@@ -150,7 +157,7 @@ pub struct Placement {
     pub address: BlockAddress,
     /// The address of its second copy; of metadata blocks only.
     pub twin: Option<BlockAddress>,
-    /// Its tree; of index and value blocks only.
+    /// Its tree; of index, value and filter blocks only.
     pub tree: Option<TreeId>,
     /// The beat it is written for: of a table's blocks the first that sees the table, else the one at hand.
     pub beat: Beat,
@@ -170,10 +177,10 @@ pub(crate) fn write_header<M: Metadata>(block: &mut [u8], placement: &Placement,
     let kind = M::KIND;
     assert!(
         kind.is_twin() == placement.twin.is_some(),
-        "metadata blocks are written twice, value blocks once"
+        "metadata blocks are written twice, value and filter blocks once"
     );
     assert!(placement.twin != Some(placement.address), "two copies stand in two places");
-    assert!(kind.has_tree() == placement.tree.is_some(), "index and value blocks belong to a tree");
+    assert!(kind.has_tree() == placement.tree.is_some(), "index, value and filter blocks belong to a tree");
     assert!(size >= HEADER_SIZE);
     assert!(size <= block.len());
     let header = BlockHeader {
@@ -205,7 +212,7 @@ impl BlockHeader {
     /// A tag that is none of this version's.
     pub fn kind(&self) -> Result<BlockKind, Corruption> {
         BlockKind::from_tag(self.kind).ok_or_else(|| {
-            Corruption::new("kind", Expected::Rule("a block kind of this version, 1 to 5"), self.kind.into())
+            Corruption::new("kind", Expected::Rule("a block kind of this version, 1 to 6"), self.kind.into())
         })
     }
 
@@ -224,7 +231,7 @@ impl BlockHeader {
         BlockAddress::new(self.twin.get())
     }
 
-    /// The tree of an index or value block.
+    /// The tree of an index, value or filter block.
     #[must_use]
     pub fn tree(&self) -> Option<TreeId> {
         TreeId::new(self.tree_id.get())

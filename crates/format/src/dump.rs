@@ -20,6 +20,7 @@ use zerocopy::FromBytes;
 
 use crate::block::{self, BlockHeader, BlockKind, HEADER_SIZE};
 use crate::catalogue::{CatalogueEntry, CatalogueMetadata, KeyFieldWire, KeyFieldsWire};
+use crate::filter::{FilterMetadata, FilterRef, LINE_SIZE};
 use crate::geometry::GeometryWire;
 use crate::index::{IndexEntry, IndexMetadata, IndexView};
 use crate::journal::{
@@ -53,6 +54,8 @@ pub fn layouts() -> &'static [&'static Layout] {
             &ValueMetadata::LAYOUT,
             &IndexMetadata::LAYOUT,
             &IndexEntry::LAYOUT,
+            &FilterRef::LAYOUT,
+            &FilterMetadata::LAYOUT,
             &ManifestMetadata::LAYOUT,
             &ManifestRecord::LAYOUT,
             &TrailerMetadata::LAYOUT,
@@ -106,6 +109,7 @@ pub fn dump_block(block: &[u8]) -> String {
         Some(BlockKind::Value) => dump.value(block),
         Some(BlockKind::Manifest) => dump.entries(&ManifestRecord::LAYOUT, body_bytes),
         Some(BlockKind::Catalogue) => dump.entries(&CatalogueEntry::LAYOUT, body_bytes),
+        Some(BlockKind::Filter) => dump.lines(body_bytes),
         Some(BlockKind::FreeSet) | None => None,
     };
     if decoded.is_none() {
@@ -144,6 +148,7 @@ const fn metadata_layout(kind: BlockKind) -> &'static Layout {
         BlockKind::Manifest => &ManifestMetadata::LAYOUT,
         BlockKind::FreeSet => &TrailerMetadata::LAYOUT,
         BlockKind::Catalogue => &CatalogueMetadata::LAYOUT,
+        BlockKind::Filter => &FilterMetadata::LAYOUT,
     }
 }
 
@@ -216,6 +221,23 @@ impl Dump {
             let bytes = index.page_checksum(page).get().to_le_bytes();
             self.line(at, &format!("page_checksum[{page}]"), &bytes, "");
             at += bytes.len();
+        }
+        for filter in 0..index.filter_blocks().len() {
+            let bytes = block.get(at..at + FilterRef::LAYOUT.size)?;
+            self.structure(at, &format!("filter[{filter}]."), &FilterRef::LAYOUT, bytes);
+            at += bytes.len();
+        }
+        Some(())
+    }
+
+    /// The lines of a filter.
+    fn lines(&mut self, body: &[u8]) -> Option<()> {
+        let lines = body.chunks_exact(LINE_SIZE);
+        if !lines.remainder().is_empty() {
+            return None;
+        }
+        for (index, line) in lines.enumerate() {
+            self.line(HEADER_SIZE + index * LINE_SIZE, &format!("line[{index}]"), line, "");
         }
         Some(())
     }

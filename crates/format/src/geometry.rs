@@ -15,6 +15,7 @@ use core::ops::RangeInclusive;
 use zerocopy::little_endian::{U16, U32, U64};
 
 use crate::error::{Corruption, Expected, exactly};
+use crate::filter::FILTER_BITS_MAX;
 use crate::layout::layout;
 use crate::units::BlockAddress;
 
@@ -95,7 +96,7 @@ pub struct Geometry {
     pub level0: Level0,
     /// Runs of level 0 at most: 2 to 8; 1 if it is merged.
     pub runs_max: u8,
-    /// Bits of filter per key; 0, as there are no filters yet.
+    /// Bits of filter per key, 32 at most; 0 for no filters.
     pub filter_bits: u8,
     /// Bytes of the journal's ring, a multiple of the block size; 0 for none.
     pub journal_size: u64,
@@ -124,7 +125,7 @@ impl Default for Geometry {
             batch_size_max: 2 * MIB,
             level0: Level0::Runs,
             runs_max: 8,
-            filter_bits: 0,
+            filter_bits: 10,
             journal_size: 0,
             journal_sector: SECTOR_SIZE,
             interval_min: 0,
@@ -173,7 +174,7 @@ impl Geometry {
         Self { beats_per_bar, ..usual }.with_journal()
     }
 
-    /// A tiny one for tests, with the same number of levels, level 0 merged and no journal.
+    /// A tiny one for tests, with the same number of levels, level 0 merged, no filters and no journal.
     #[must_use]
     pub fn small() -> Self {
         Self {
@@ -186,6 +187,7 @@ impl Geometry {
             batch_size_max: 16 * KIB,
             level0: Level0::Merged,
             runs_max: 1,
+            filter_bits: 0,
             journal_size: 0,
             interval_min: 256 * u64::from(KIB),
             interval_max: u64::from(MIB),
@@ -217,6 +219,12 @@ impl Geometry {
     #[must_use]
     pub fn with_runs(self, runs_max: u8) -> Self {
         Self { level0: Level0::Runs, runs_max, ..self }
+    }
+
+    /// The same with filters of so many bits per key: 1 to 32, or none with 0.
+    #[must_use]
+    pub fn with_filters(self, filter_bits: u8) -> Self {
+        Self { filter_bits, ..self }
     }
 
     /// Whether there is a journal.
@@ -270,7 +278,7 @@ impl Geometry {
                 Level0::Runs => 2..=8,
             },
         )?;
-        in_range("filter_bits", self.filter_bits, 0..=0)?;
+        in_range("filter_bits", self.filter_bits, 0..=FILTER_BITS_MAX.into())?;
         in_range("journal_size", self.journal_size, 0..=HUGE)?;
         let whole_blocks = self.journal_size.is_multiple_of(block);
         holds("journal_size", self.journal_size, whole_blocks, "a multiple of the block size")?;
@@ -439,7 +447,7 @@ layout! {
         68: level0: u8,
         /// Runs of level 0 at most: 2 to 8; 1 if it is merged.
         69: runs_max: u8,
-        /// Bits of filter per key; 0, reserved for filters.
+        /// Bits of filter per key, 32 at most; 0 for no filters.
         70: filter_bits: u8,
         /// Zero.
         71: reserved: [u8; 185],

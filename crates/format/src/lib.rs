@@ -6,7 +6,7 @@
 //! - [`geometry`]: what is fixed when a file is made, and where its zones are;
 //! - [`superblock`]: the durable root;
 //! - [`block`]: the header of every block, sealing and verifying; then one module per kind: [`value`], [`index`],
-//!   [`manifest_block`], [`trailer`], [`catalogue`];
+//!   [`filter`], [`manifest_block`], [`trailer`], [`catalogue`];
 //! - [`journal`]: groups of the ring, their records and parts;
 //! - [`mod@record`] and [`key`]: the contract with the user's types, and the descriptor that does without them;
 //! - [`table_info`]: tables and their events as plain data;
@@ -25,6 +25,7 @@ pub mod block;
 pub mod catalogue;
 pub mod dump;
 pub mod error;
+pub mod filter;
 pub mod geometry;
 pub mod index;
 pub mod journal;
@@ -50,11 +51,14 @@ pub use block::{
 pub use catalogue::{CatalogueEntry, CatalogueView, TreeDescription, TreeName, Usage, fingerprint};
 pub use dump::{documents, dump, dump_block, dump_group, dump_superblock, layouts, markdown};
 pub use error::{Corruption, Expected, Place};
+pub use filter::{FILTER_BITS_MAX, FilterBuilder, FilterLayout, FilterView};
 pub use geometry::{
     Difference, Geometry, GeometryError, Level0, SECTOR_SIZE, SUPERBLOCK_COPIES, SUPERBLOCK_STRIDE,
     SUPERBLOCK_ZONE_SIZE, charge, effect_size,
 };
-pub use index::{IndexEncoder, IndexEntry, IndexEntryHost, IndexView, TableCounts, index_capacity};
+pub use index::{
+    IndexEncoder, IndexEntry, IndexEntryHost, IndexView, TableCounts, index_capacity, table_capacity,
+};
 pub use journal::{
     GroupHeader, PartHeader, PartView, Parts, RecordHeader, RecordKind, RecordView, part_size,
 };

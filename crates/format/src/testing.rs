@@ -102,7 +102,16 @@ fn index_block(block: &mut [u8]) -> Checksum {
             &reading(first).key().encode().0,
         );
     }
-    encoder.finish(block, &placement(BlockKind::Index))
+    encoder.finish_with(block, &placement(BlockKind::Index), 1, &[twin_ref(120).first()])
+}
+
+fn filter_block(block: &mut [u8]) -> Checksum {
+    let layout = FilterLayout::new(4096, 10, 100).unwrap();
+    let mut blocks = [block];
+    let mut builder = FilterBuilder::new(&layout, &mut blocks);
+    (0..40).for_each(|sensor| builder.add(&mut blocks, reading(sensor).key().hash()));
+    assert_eq!(builder.fold(&mut blocks), 1);
+    builder.finish(0, blocks[0], &placement(BlockKind::Filter))
 }
 
 fn trailer_block(block: &mut [u8]) -> Checksum {
@@ -128,6 +137,7 @@ pub(crate) fn fixture(kind: BlockKind) -> Fixture {
         BlockKind::Value => value_block(&mut block, &layout(), &[5, 6, 8, 9, 20]),
         BlockKind::Manifest => manifest_block::encode(&mut block, &place, Some(twin_ref(60)), 7, &edits()),
         BlockKind::FreeSet => trailer_block(&mut block),
+        BlockKind::Filter => filter_block(&mut block),
         BlockKind::Catalogue => catalogue::encode(&mut block, &place, &trees()),
     };
     Fixture { block, expect: Expect { reference: BlockRef { address: address(17), checksum }, kind } }
@@ -195,6 +205,7 @@ pub(crate) fn decode_all(block: &[u8], kind: BlockKind) -> Result<(), Corruption
         }
         BlockKind::Manifest => ManifestBlockView::new(block)?.edits().try_for_each(|edit| edit.map(|_| ())),
         BlockKind::FreeSet => TrailerView::new(block).map(|_| ()),
+        BlockKind::Filter => FilterView::new(block).map(|view| assert!(!view.lines().is_empty())),
         BlockKind::Catalogue => {
             assert!(CatalogueView::new(block)?.trees().all(|tree| tree.value_size > 0));
             Ok(())

@@ -35,7 +35,7 @@ macro_rules! counters {
             pub(crate) fn bytes_of(&self, kind: BlockKind) -> &Count {
                 match kind {
                     BlockKind::Value => &self.value_bytes,
-                    BlockKind::Index => &self.index_bytes,
+                    BlockKind::Index | BlockKind::Filter => &self.index_bytes,
                     BlockKind::Manifest => &self.manifest_bytes,
                     BlockKind::FreeSet | BlockKind::Catalogue => &self.trailer_bytes,
                 }
@@ -63,7 +63,7 @@ counters! {
     blocks_written,
     /// Bytes of value blocks handed over to be written.
     value_bytes,
-    /// Bytes of the index blocks of tables handed over to be written, twins counted twice.
+    /// Bytes of the index and filter blocks of tables handed over to be written, twins counted twice.
     index_bytes,
     /// Bytes of blocks of the manifest log handed over to be written, twins counted twice.
     manifest_bytes,

@@ -115,7 +115,7 @@ impl<K: Key> Run<K> {
     }
 
     /// All tables, whether any beat sees them or not, in order.
-    pub(crate) fn all(&self) -> &[Table<K>] {
+    pub fn all(&self) -> &[Table<K>] {
         &self.tables
     }
 
@@ -130,8 +130,14 @@ impl<K: Key> Run<K> {
 
     /// The table that covers `key` and is visible at `beat`. O(log n), if few tables there are unseen.
     pub fn find(&self, key: K, beat: Beat) -> Option<&Table<K>> {
-        let mut seen = self.tail(self.position(key)).iter().filter(|table| table.is_visible(beat));
-        seen.next().filter(|table| table.key_min <= key)
+        self.find_at(key, beat).map(|(_, table)| table)
+    }
+
+    /// As [`find`](Self::find), with the table's place among [`all`](Self::all) tables of the run.
+    pub fn find_at(&self, key: K, beat: Beat) -> Option<(usize, &Table<K>)> {
+        let start = self.position(key);
+        let mut seen = (start..).zip(self.tail(start)).filter(|(_, table)| table.is_visible(beat));
+        seen.next().filter(|(_, table)| table.key_min <= key)
     }
 
     /// The tables visible at `beat`.

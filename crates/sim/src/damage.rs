@@ -224,6 +224,7 @@ impl Subject<'_> {
             () if !counts.is_empty() => "error on read: another",
             () if op < floor => "right, but for the last group, which counts as torn",
             () if database.stats().grid.twin_fallbacks > 0 => "right, from the other copy",
+            () if database.stats().grid.reads_corrupt > 0 => "right, without a filter",
             () => "right",
         })
     }

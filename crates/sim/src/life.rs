@@ -179,6 +179,9 @@ impl World<'_> {
                 .map(|(level, _)| level)
                 .max()
         };
+        if stats.filter_blocks_held > 0 {
+            self.tally.count("lives that end with filters in memory");
+        }
         self.tally.count(match stats.trees.iter().filter_map(deepest).max() {
             None => "lives that end without tables",
             Some(0) => "lives that end with tables on level 0",

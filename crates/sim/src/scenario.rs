@@ -114,14 +114,14 @@ impl Scenario {
     }
 
     /// The small one that sweeps go through: two clients, three trees, a ring that wraps, several checkpoints, tables
-    /// on three levels.
+    /// on three levels, filters and memory for some of them.
     pub(crate) fn of_sweeps(client_count: u32, action_count: u32, share_size: u32) -> Self {
         let mut rng = Rng::with_seed(7);
         let mut plot = |kind, split, count| Plot { tree: tree(kind, &mut rng, count), split, client_count };
         let plots = vec![plot(3, Split::Stripes, 2400), plot(0, Split::Blocks, 100)];
         let geometry =
             Geometry { table_blocks: 1, share_size, batch_size_max: share_size, ..Geometry::small() };
-        let geometry = geometry.with_journal();
+        let geometry = geometry.with_filters(10).with_journal();
         let interval = 3 * geometry.interval_max;
         let geometry = Geometry { interval_min: interval, interval_max: interval, ..geometry };
         let journal_size = geometry.journal_size_min().next_multiple_of(geometry.block_size.into());
@@ -141,7 +141,7 @@ impl Scenario {
             seed: 0,
             weather: Weather::Calm,
             geometry: Geometry { journal_size, ..geometry },
-            memory_spare: 0,
+            memory_spare: 1 << 20,
             size_limit: None,
             plots,
             client_count,
@@ -202,6 +202,7 @@ fn geometry(rng: &mut Rng, plots: &[Plot]) -> Geometry {
         ..Geometry::small()
     };
     let geometry = if rng.bool() { geometry.with_runs(rng.u8(2..=8)) } else { geometry };
+    let geometry = geometry.with_filters(*rng.choice(&[0, 0, 1, 8, 10, 10, 16, 32]).expect("not empty"));
     if rng.u8(0..10) == 0 { without_journal(rng, geometry) } else { with_journal(rng, geometry) }
 }
 

@@ -109,6 +109,8 @@ impl<'a> View<'a> {
         exactly("value_block_count", info.value_block_count, index.value_block_count())?;
         exactly("value_count", info.value_count, index.value_count())?;
         exactly("tombstone_count", info.tombstone_count, index.tombstone_count())?;
+        let lines = self.layout.filter.map_or(0, |filter| filter.line_count(info.value_count));
+        exactly("filter_line_count", lines, index.filter_line_count())?;
         let same_range = index.key_min() == info.key_min && index.key_max() == info.key_max;
         rule("key_min", "the key range that the manifest says", same_range, 0_u8)
     }
@@ -116,6 +118,19 @@ impl<'a> View<'a> {
     /// Value blocks of the table.
     pub(crate) fn block_count(&self) -> u32 {
         self.index.value_block_count()
+    }
+
+    /// Lines of the table's filter; 0 if it has none.
+    pub(crate) fn filter_line_count(&self) -> u32 {
+        self.index.filter_line_count()
+    }
+
+    /// The blocks of the table's filter.
+    pub(crate) fn filter_blocks(
+        &self,
+    ) -> impl ExactSizeIterator<Item = Result<BlockRef, Corruption>> + use<'a> {
+        let place = Place::Block(self.address);
+        self.index.filter_blocks().map(move |block| block.map_err(|error| error.at(place)))
     }
 
     /// Pages of the table.
@@ -189,7 +204,8 @@ impl<'a> View<'a> {
     }
 }
 
-/// All blocks of a table: both copies of its index, then its value blocks in order. What is released when it ends.
+/// All blocks of a table: both copies of its index, its filter, then its value blocks in order. What is released when
+/// it ends.
 ///
 /// # Errors
 /// If the index cannot be read, or is not one of this table.
@@ -201,8 +217,10 @@ pub fn addresses(
     let index = Index::read(grid, layout, info)?;
     let view = index.view(layout)?;
     let blocks = (0..view.block_count()).map(|block| view.entry(block).map(|entry| entry.reference.address));
+    let filter = view.filter_blocks().map(|block| block.map(|reference| reference.address));
     [Ok(info.index.address), Ok(info.index.twin)]
         .into_iter()
+        .chain(filter)
         .chain(blocks)
         .collect::<Result<_, Corruption>>()
         .map_err(TableError::from)

@@ -2,12 +2,12 @@
 //!
 //! # Invariants
 //! - A value block holds at least one value and a table at least one value block ([`TableLayout::new`]).
-//! - `value_blocks_max` value blocks always fit one index block, whatever their pages hold.
+//! - `value_blocks_max` value blocks and the filter over them always fit one index block, whatever their pages hold.
 //!
 //! # Not here
 //! Where things stand inside a page: [`ValueLayout`], of the format crate.
 
-use understory_format::{Geometry, Key, Record, ValueLayout, index_capacity, u32_of, u64_of};
+use understory_format::{FilterLayout, Geometry, Key, Record, ValueLayout, table_capacity, u32_of, u64_of};
 
 use crate::LayoutError;
 
@@ -22,6 +22,8 @@ pub struct TableLayout {
     pub value_blocks_max: u32,
     /// Values of a full table.
     pub value_count_max: u64,
+    /// Lines and blocks of a table's filter; none if the geometry has no filters.
+    pub filter: Option<FilterLayout>,
 }
 
 impl TableLayout {
@@ -42,17 +44,17 @@ impl TableLayout {
         let (block_size, page_size) = (geometry.block_size, geometry.page_size);
         let value = ValueLayout::new(block_size, page_size, value_size)
             .ok_or(LayoutError::ValueTooLarge { value_size, page_size })?;
-        let capacity = index_capacity(block_size, page_size, key_size);
-        let value_blocks_max = geometry.table_blocks.min(capacity);
+        let value_blocks_max = table_capacity(&value, key_size, geometry.filter_bits, geometry.table_blocks);
         if value_blocks_max == 0 {
             return Err(LayoutError::IndexTooSmall { key_size, block_size });
         }
         let value_count_max = u64::from(value_blocks_max) * u64::from(value.value_count_max);
-        Ok(Self { value, key_size, value_blocks_max, value_count_max })
+        let filter = FilterLayout::new(block_size, geometry.filter_bits, value_count_max);
+        Ok(Self { value, key_size, value_blocks_max, value_count_max, filter })
     }
 
     /// Blocks that a fresh [`TableWriter`](crate::TableWriter) needs at most for `values` values and its end: value
-    /// blocks, and two copies of each index.
+    /// blocks, and for each table two copies of its index and its filter.
     #[must_use]
     pub fn blocks_bound(&self, values: u64) -> u64 {
         self.blocks_bound_after(0, 0, values)
@@ -64,13 +66,26 @@ impl TableLayout {
         let all_values = values.saturating_add(carried_values.into());
         let blocks = all_values.div_ceil(self.value.value_count_max.into());
         let tables = blocks.saturating_add(carried_blocks.into()).div_ceil(self.value_blocks_max.into());
-        blocks.saturating_add(tables.saturating_mul(2))
+        blocks.saturating_add(tables.saturating_mul(2 + u64::from(self.filter_blocks_max())))
     }
 
-    /// Bytes of a full table on disk: its value blocks and both copies of its index.
+    /// Filter blocks of a full table.
+    #[must_use]
+    pub fn filter_blocks_max(&self) -> u32 {
+        self.filter.map_or(0, |filter| filter.block_count_max())
+    }
+
+    /// Filter blocks of a table of so many values.
+    #[must_use]
+    pub fn filter_blocks(&self, value_count: u64) -> u32 {
+        self.filter.map_or(0, |filter| filter.block_count(filter.line_count(value_count)))
+    }
+
+    /// Bytes of a full table on disk: its value blocks, both copies of its index, and its filter.
     #[must_use]
     pub fn table_size_max(&self) -> u64 {
-        (u64::from(self.value_blocks_max) + 2) * u64::from(self.value.block_size)
+        let blocks = u64::from(self.value_blocks_max) + 2 + u64::from(self.filter_blocks_max());
+        blocks * u64::from(self.value.block_size)
     }
 
     /// Bytes of a record.

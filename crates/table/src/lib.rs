@@ -1,10 +1,10 @@
 //! Immutable tables, memtables and the merge and sort kernels of Understory.
 //!
-//! A *table* is a sorted set of fixed-size records on disk: value blocks and one index block that names them, with
-//! its key range and counts in a [`TableInfo`](understory_format::TableInfo). This crate writes one
-//! ([`TableWriter`]), finds a key in one ([`search_cached`], [`search`]), reads a level of disjoint ones in order
-//! ([`LevelCursor`]) and checks one from first to last byte ([`verify()`]). What is not on disk yet is in a
-//! [`Memtable`]. [`Merge`] makes one ordered view of any of them.
+//! A *table* is a sorted set of fixed-size records on disk: value blocks, a filter over their keys and one index block
+//! that names them, with its key range and counts in a [`TableInfo`](understory_format::TableInfo). This crate writes
+//! one ([`TableWriter`]), tells that one does not have a key ([`Filter`]), finds a key in one ([`search_cached`],
+//! [`search`]), reads a level of disjoint ones in order ([`LevelCursor`]) and checks one from first to last byte
+//! ([`verify()`]). What is not on disk yet is in a [`Memtable`]. [`Merge`] makes one ordered view of any of them.
 //!
 //! All of it is compiled for the record's type; only [`verify()`] and [`addresses`] do without.
 //!
@@ -21,6 +21,7 @@ mod any_source;
 mod contest;
 mod entry;
 mod error;
+mod filter;
 mod index;
 mod layout;
 mod level_cursor;
@@ -42,6 +43,7 @@ mod writer;
 pub use any_source::AnySource;
 pub use entry::{Entry, Found};
 pub use error::{LayoutError, TableError};
+pub use filter::{Filter, FilterBudget, Line};
 pub use index::addresses;
 pub use layout::TableLayout;
 pub use level_cursor::{BLOCKS_HELD_MAX, Head, LevelCursor, ReadAhead, Values};

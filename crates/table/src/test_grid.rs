@@ -19,8 +19,8 @@ pub(crate) fn wide() -> Geometry {
 }
 
 /// The geometries that tests of tables run at.
-pub(crate) fn geometries() -> [Geometry; 2] {
-    [Geometry::small(), wide()]
+pub(crate) fn geometries() -> [Geometry; 3] {
+    [Geometry::small(), wide(), wide().with_filters(10)]
 }
 
 pub(crate) const TREE: TreeId = TreeId::new(3).unwrap();
@@ -103,7 +103,7 @@ impl TestGrid {
             let at = HEADER_SIZE + usize_of(number) * 40 + 8;
             bytes[at..at + 16].copy_from_slice(&checksum.get().to_le_bytes());
             let end = usize_of(view.header().size.get());
-            let start = end - usize_of(view.page_count()) * 16;
+            let start = end - 24 * view.filter_blocks().len() - usize_of(view.page_count()) * 16;
             for (page, checksum) in pages {
                 let at = start + usize_of(entry.page_start + page) * 16;
                 bytes[at..at + 16].copy_from_slice(&checksum.get().to_le_bytes());
@@ -114,6 +114,20 @@ impl TestGrid {
     /// As [`TestGrid::forge_value`], for the index.
     pub(crate) fn forge_index(&self, info: &TableInfo, change: impl FnOnce(&mut [u8])) -> (Self, TableInfo) {
         self.forge_index_in(self.image(), info, change)
+    }
+
+    /// As [`TestGrid::forge_value`], for the first block of the filter; what `change` makes must have a header.
+    pub(crate) fn forge_filter(&self, info: &TableInfo, change: impl FnOnce(&mut [u8])) -> (Self, TableInfo) {
+        let mut image = self.image();
+        let index = self.grid.read_twin(info.index, BlockKind::Index).unwrap();
+        let view = IndexView::new(&index, usize::from(key_size_of(&index))).unwrap();
+        let at = usize_of(view.header().size.get()) - 24 * view.filter_blocks().len();
+        let block = self.block_mut(&mut image, view.filter_blocks().next().unwrap().unwrap().address);
+        change(block);
+        let checksum = understory_format::seal(block);
+        self.forge_index_in(image, info, |bytes| {
+            bytes[at + 8..at + 24].copy_from_slice(&checksum.get().to_le_bytes());
+        })
     }
 
     fn forge_index_in(

@@ -6,6 +6,7 @@
 //! - the index: sections and sums, keys in order, and the counts, key range and tree that the info says;
 //! - each value block: identity, tree and counts as its index entry says, values in strict order, bitmap and hash
 //!   slots as a rebuild gives them, nothing behind the values;
+//! - the filter: the lines that a rebuild from the keys gives, in the blocks that the index says;
 //! - each page: the checksum and the greatest key that the index says;
 //! - across blocks: the least key of a block is the one that the index says, above the greatest of the block before.
 //!
@@ -15,13 +16,13 @@
 use understory_format::error::{exactly, rule};
 use understory_format::value::validate;
 use understory_format::{
-    BlockKind, Corruption, IndexEntryHost, IndexView, KeyBytes, KeyDescriptor, Place, TableCounts, TableInfo,
-    ValueBlockView, page_checksum, usize_of,
+    BlockKind, Corruption, FilterBuilder, FilterView, HEADER_SIZE, IndexEntryHost, IndexView, KeyBytes,
+    KeyDescriptor, Place, TableCounts, TableInfo, ValueBlockView, page_checksum, usize_of,
 };
 use understory_grid::{Block, Grid};
 
-use crate::index::Index;
-use crate::{TableError, TableLayout};
+use crate::index::{Index, View};
+use crate::{TableError, TableLayout, filter};
 
 /// Checks a whole table, and gives its totals. Reads all its blocks, one at a time; O(table).
 ///
@@ -43,18 +44,67 @@ pub fn verify(
     index.validate_order(key).map_err(|error| error.at(place))?;
     let held = Index::read(grid, layout, info)?;
     let view = held.view(layout)?;
+    let mut filter = FilterCheck::new(layout);
     for number in 0..view.block_count() {
         let entry = view.entry(number)?;
         let block = grid.read(entry.reference, BlockKind::Value)?;
         let check = BlockCheck { layout, key, info, index: &index, number, entry };
         check.block(&block).map_err(|error| error.at(Place::Block(entry.reference.address)))?;
+        filter.add(&block, key)?;
     }
+    filter.finish(grid, &view, info)?;
     Ok(TableCounts {
         value_blocks: view.block_count(),
         pages: index.page_count(),
         values: info.value_count,
         tombstones: info.tombstone_count,
     })
+}
+
+/// The filter of a table as its keys give it.
+struct FilterCheck {
+    blocks: Vec<Vec<u8>>,
+    builder: Option<FilterBuilder>,
+}
+
+impl FilterCheck {
+    fn new(layout: &TableLayout) -> Self {
+        let block_size = usize_of(layout.value.block_size);
+        let mut blocks = vec![vec![0; block_size]; usize_of(layout.filter_blocks_max())];
+        let builder = layout.filter.map(|layout| FilterBuilder::new(&layout, &mut blocks));
+        Self { blocks, builder }
+    }
+
+    fn add(&mut self, block: &Block, key: &KeyDescriptor) -> Result<(), Corruption> {
+        let Some(builder) = &mut self.builder else { return Ok(()) };
+        let view = ValueBlockView::new(block)?;
+        for page in 0..view.page_count() {
+            let page = view.page_unchecked(page);
+            for index in 0..usize_of(page.count()) {
+                builder.add(&mut self.blocks, key.hash(key.extract(page.value(index)).get()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares with what is on disk.
+    fn finish(mut self, grid: &Grid, view: &View<'_>, info: &TableInfo) -> Result<(), TableError> {
+        let Some(mut builder) = self.builder else { return Ok(()) };
+        let count = usize_of(builder.fold(&mut self.blocks));
+        let line_count = builder.line_count();
+        for ((number, reference), expected) in
+            (0..).zip(view.filter_blocks()).zip(self.blocks.iter().take(count))
+        {
+            let reference = reference?;
+            let block = grid.read(reference, BlockKind::Filter)?;
+            filter::check(&block, info, number, line_count)?;
+            let lines = FilterView::new(&block)?.lines();
+            let same = expected.get(HEADER_SIZE..).is_some_and(|expected| expected.starts_with(lines));
+            rule("filter", "the lines that the keys of the table have", same, number)
+                .map_err(|error| error.at(Place::Block(reference.address)))?;
+        }
+        Ok(())
+    }
 }
 
 /// One value block of a table, beside what the table's index says of it.

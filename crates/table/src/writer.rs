@@ -1,15 +1,17 @@
 //! Writing tables: values in ascending order become value blocks, value blocks become tables.
 //!
-//! A writer holds at most two block buffers: the value block that is being filled and the index of the table that
-//! it will belong to. A value block is written when its last value is pushed, an index when its last value block
-//! is, so that an exact fill leaves nothing behind. What is unfinished is carried from call to call, and so from
-//! beat to beat; addresses are drawn from the reservation of the call that writes.
+//! A writer holds at most two block buffers, the value block that is being filled and the index of the table that
+//! it will belong to, and where tables have filters those of a full filter. A value block is written when its last
+//! value is pushed, filter and index when its last value block is, so that an exact fill leaves nothing behind. What
+//! is unfinished is carried from call to call, and so from beat to beat; addresses are drawn from the reservation of
+//! the call that writes.
 //!
 //! # Invariants
 //! - The bytes and their addresses are a function of the values pushed, of where [`TableWriter::finish`] was
 //!   called, and of the reservations; buffers are zeroed where nothing was put (tests: two runs give equal blocks).
 //! - Keys ascend strictly over all tables of a writer: a value out of order is refused.
-//! - No allocation per value; one of a table's addresses at the start, one per table for its info.
+//! - No allocation per value; one of a table's addresses at the start, one per table for its info and three for
+//!   its filter's blocks.
 //! - The record of a tombstone is its key and zeros, whatever the caller's record holds.
 //!
 //! # Not here
@@ -19,13 +21,13 @@ use core::fmt;
 use std::sync::Arc;
 
 use understory_format::{
-    Beat, BlockAddress, BlockRef, IndexEncoder, Key, Placement, Record, TableInfo, TreeId, TwinRef,
-    ValueBlockBuilder, usize_of,
+    Beat, BlockAddress, BlockRef, FilterBuilder, IndexEncoder, Key, Placement, Record, TableInfo, TreeId,
+    TwinRef, ValueBlockBuilder, usize_of,
 };
-use understory_grid::{Grid, Reservation};
+use understory_grid::{Block, Grid, Reservation};
 use understory_io::Buffer;
 
-use crate::{TableError, TableLayout};
+use crate::{Filter, FilterBudget, TableError, TableLayout};
 
 /// The value block that is being filled.
 struct OpenBlock<K> {
@@ -38,6 +40,44 @@ struct OpenBlock<K> {
 struct OpenTable {
     buffer: Buffer,
     encoder: IndexEncoder,
+    filter: Option<OpenFilter>,
+}
+
+/// The filter of the table that is being filled.
+struct OpenFilter {
+    buffers: Vec<Buffer>,
+    builder: FilterBuilder,
+}
+
+impl OpenTable {
+    fn new(grid: &Grid, layout: &TableLayout, key_size: usize) -> Result<Self, TableError> {
+        let filter = match &layout.filter {
+            Some(layout) => {
+                let buffers = (0..layout.block_count_max()).map(|_| grid.buffer());
+                let mut buffers = buffers.collect::<Result<Vec<_>, _>>()?;
+                let builder = FilterBuilder::new(layout, &mut buffers);
+                Some(OpenFilter { buffers, builder })
+            }
+            None => None,
+        };
+        let encoder = IndexEncoder::new(&layout.value, key_size);
+        Ok(Self { buffer: grid.buffer()?, encoder, filter })
+    }
+
+    /// Notes that the table has a key with this hash.
+    #[inline]
+    fn add(&mut self, hash: u64) {
+        if let Some(OpenFilter { buffers, builder }) = &mut self.filter {
+            builder.add(buffers, hash);
+        }
+    }
+}
+
+/// A filter that was written.
+#[derive(Default)]
+struct WrittenFilter {
+    line_count: u32,
+    blocks: Vec<Block>,
 }
 
 /// Writes tables of one tree.
@@ -57,6 +97,10 @@ pub struct TableWriter<R: Record> {
     last: Option<R::Key>,
     tables: Vec<TableInfo>,
     value_count: u64,
+    /// Who holds filters in memory, and how many blocks of its room are to be left to others.
+    budget: Option<(Arc<FilterBudget>, u64)>,
+    /// Those of `tables` that are held.
+    filters: Vec<(BlockAddress, Filter)>,
 }
 
 /// What an abandoned writer leaves on disk.
@@ -64,7 +108,7 @@ pub struct TableWriter<R: Record> {
 pub struct Abandoned {
     /// Complete tables that were not taken.
     pub tables: Vec<TableInfo>,
-    /// Value blocks of the table that was not finished.
+    /// Value and filter blocks of the table that was not finished.
     pub blocks: Vec<BlockAddress>,
 }
 
@@ -85,11 +129,20 @@ impl<R: Record> TableWriter<R> {
             age,
             block: None,
             table: None,
-            written: Vec::with_capacity(usize_of(layout.value_blocks_max)),
+            written: Vec::with_capacity(usize_of(layout.value_blocks_max + layout.filter_blocks_max())),
             last: None,
             tables: Vec::new(),
             value_count: 0,
+            budget: None,
+            filters: Vec::new(),
         }
+    }
+
+    /// The same, but the filters of its tables stay in memory where the budget has room beside `spare` blocks: see
+    /// [`take_filters`](Self::take_filters).
+    #[must_use]
+    pub fn holding_filters(self, budget: Arc<FilterBudget>, spare: u64) -> Self {
+        Self { budget: Some((budget, spare)), ..self }
     }
 
     /// Adds a value or a tombstone whose key is above all before. Of a tombstone's record only the key counts.
@@ -115,12 +168,14 @@ impl<R: Record> TableWriter<R> {
             Some(block) => block,
             None => Self::start(&self.grid, &self.layout, &mut self.block, &mut self.table, key)?,
         };
+        let hash = key.hash();
         let page_is_full = if tombstone {
             let bare = R::tombstone(key);
-            block.builder.push(&mut block.buffer, bare.as_bytes(), true, key.hash())
+            block.builder.push(&mut block.buffer, bare.as_bytes(), true, hash)
         } else {
-            block.builder.push(&mut block.buffer, value.as_bytes(), false, key.hash())
+            block.builder.push(&mut block.buffer, value.as_bytes(), false, hash)
         };
+        self.table.as_mut().expect("a block belongs to a table").add(hash);
         self.last = Some(key);
         self.value_count += 1;
         if page_is_full { self.end_page(key, reservation) } else { Ok(()) }
@@ -146,16 +201,20 @@ impl<R: Record> TableWriter<R> {
 
     /// Pushes values until the end of the page or of the values; how many.
     fn fill_page(&mut self, values: &[R], reservation: &mut Reservation) -> Result<usize, TableError> {
-        let (Some(block), Some(mut last)) = (&mut self.block, self.last) else { return Ok(0) };
+        let Self { block: Some(block), table: Some(table), last: Some(last), .. } = &mut *self else {
+            return Ok(0);
+        };
         let buffer: &mut [u8] = &mut block.buffer;
-        let (mut taken, mut page_is_full, mut in_order) = (0, false, true);
+        let (mut last, mut taken, mut page_is_full, mut in_order) = (*last, 0, false, true);
         for value in values {
             let key = value.key();
             if key <= last {
                 in_order = false;
                 break;
             }
-            page_is_full = block.builder.push(buffer, value.as_bytes(), false, key.hash());
+            let hash = key.hash();
+            page_is_full = block.builder.push(buffer, value.as_bytes(), false, hash);
+            table.add(hash);
             last = key;
             taken += 1;
             if page_is_full {
@@ -180,8 +239,7 @@ impl<R: Record> TableWriter<R> {
         key_min: R::Key,
     ) -> Result<&'a mut OpenBlock<R::Key>, TableError> {
         if table.is_none() {
-            let encoder = IndexEncoder::new(&layout.value, R::Key::SIZE);
-            *table = Some(OpenTable { buffer: grid.buffer()?, encoder });
+            *table = Some(OpenTable::new(grid, layout, R::Key::SIZE)?);
         }
         let mut buffer = grid.buffer()?;
         let builder = ValueBlockBuilder::new(&mut buffer, &layout.value);
@@ -222,14 +280,48 @@ impl<R: Record> TableWriter<R> {
         Ok(())
     }
 
-    /// Writes the index, which makes the table.
+    /// Folds and writes the filter.
+    fn write_filter(
+        &mut self,
+        filter: OpenFilter,
+        reservation: &mut Reservation,
+    ) -> Result<WrittenFilter, TableError> {
+        let OpenFilter { mut buffers, mut builder } = filter;
+        let left = builder.fold(&mut buffers);
+        buffers.truncate(usize_of(left));
+        let mut blocks = Vec::with_capacity(buffers.len());
+        for (number, mut buffer) in (0..).zip(buffers) {
+            let address = self.grid.acquire(reservation);
+            let placement = Placement { address, twin: None, tree: Some(self.tree), beat: self.beat };
+            let _checksum = builder.finish(number, &mut buffer, &placement);
+            self.written.push(address);
+            blocks.push(self.grid.write(buffer)?);
+        }
+        Ok(WrittenFilter { line_count: builder.line_count(), blocks })
+    }
+
+    /// Keeps the filter of the table with its index at `index` in memory, if there is room.
+    fn hold(&mut self, index: BlockAddress, filter: WrittenFilter) {
+        if let Some((budget, spare)) = &self.budget {
+            let held = Filter::hold(filter.line_count, filter.blocks, budget, *spare);
+            self.filters.extend(held.map(|filter| (index, filter)));
+        }
+    }
+
+    /// Writes the index, which makes the table, and before it the filter.
     fn write_index(&mut self, reservation: &mut Reservation) -> Result<(), TableError> {
         let mut table = self.table.take().expect("a table was started");
+        let filter = match table.filter.take() {
+            Some(filter) => self.write_filter(filter, reservation)?,
+            None => WrittenFilter::default(),
+        };
         let address = self.grid.acquire(reservation);
         let twin = self.grid.acquire(reservation);
         let placement = Placement { address, twin: Some(twin), tree: Some(self.tree), beat: self.beat };
         let counts = table.encoder.counts();
-        let checksum = table.encoder.finish(&mut table.buffer, &placement);
+        let references: Vec<_> = filter.blocks.iter().map(Block::reference).collect();
+        let checksum =
+            table.encoder.finish_with(&mut table.buffer, &placement, filter.line_count, &references);
         let block = self.grid.write(table.buffer)?;
         let view = understory_format::IndexView::unchecked(&block, R::Key::SIZE);
         let view = view.expect("the encoder checked what it wrote");
@@ -246,6 +338,7 @@ impl<R: Record> TableWriter<R> {
             age: self.age,
         });
         self.written.clear();
+        self.hold(address, filter);
         Ok(())
     }
 
@@ -274,6 +367,13 @@ impl<R: Record> TableWriter<R> {
     #[must_use]
     pub fn take_tables(&mut self) -> Vec<TableInfo> {
         core::mem::take(&mut self.tables)
+    }
+
+    /// Those filters of the tables that became complete since the last call that are held in memory, by the address of
+    /// the table's index.
+    #[must_use]
+    pub fn take_filters(&mut self) -> Vec<(BlockAddress, Filter)> {
+        core::mem::take(&mut self.filters)
     }
 
     /// Gives up: what is on disk and belongs to nobody now.

@@ -10,10 +10,12 @@
 //! - A read sees one moment: what was published when it began, of all trees that share a [`Publication`], or it says
 //!   that it came too late (model tests beside a writer, on real and on simulated threads).
 //! - A tombstone ends a search as a value does.
+//! - Filters spare lookups reads and change no answer (model tests with and without).
 //!
 //! # Not here
 //! Compaction, other trees, the clock, and what makes a beat close.
 
+mod filters;
 mod memory;
 mod publication;
 mod scan;
@@ -22,6 +24,7 @@ mod tests;
 mod tree;
 mod view;
 
+pub use filters::filter_spare;
 pub use publication::Publication;
 pub use scan::Scan;
 pub use tree::{LevelStats, Tree, VALUES_PER_BAR_MAX, values_per_bar};

@@ -34,17 +34,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use understory_format::zerocopy::FromBytes;
 use understory_format::{
-    Beat, Corruption, Direction, EditKind, Expected, Geometry, KeyRange, Level, ManifestEdit, Place, Record,
-    TableInfo, TreeId, effect_size, u32_of,
+    Beat, BlockAddress, Corruption, Direction, EditKind, Expected, Geometry, KeyRange, Level, ManifestEdit,
+    Place, Record, TableInfo, TreeId, effect_size, u32_of,
 };
 use understory_grid::Grid;
 use understory_io::Pool;
 use understory_manifest::Manifest;
 use understory_table::{
-    Access, Found, Full, MemReader, MemWriter, Memtable, Scratch, Sealed, TableError, TableLayout, search,
+    Access, Filter, FilterBudget, Found, Full, MemReader, MemWriter, Memtable, Scratch, Sealed, TableError,
+    TableLayout, search,
 };
 
 use crate::Publication;
+use crate::filters::{Candidates, Filters, Routes};
 use crate::memory::{Memory, Seen};
 use crate::scan::Scan;
 use crate::view::{Tables, View, is_of_bytes};
@@ -61,6 +63,8 @@ pub struct Tree<R: Record> {
     layout: TableLayout,
     pool: Pool,
     publication: Arc<Publication>,
+    /// Who holds filters in memory; none holds none.
+    filter_budget: Option<Arc<FilterBudget>>,
     /// The position behind the last value that was appended.
     appended: AtomicU64,
     /// The position up to which readers see values.
@@ -72,8 +76,8 @@ pub struct Tree<R: Record> {
 /// What readers and the writer share.
 struct Shared<R: Record> {
     memory: Memory<R>,
-    /// Never changed while somebody else has it, but exchanged.
-    manifest: Arc<Manifest<R::Key>>,
+    /// Never changed while somebody else has it, but exchanged; but for filters that come into memory.
+    routes: Arc<Routes<R::Key>>,
 }
 
 /// What the writer has for itself.
@@ -83,6 +87,8 @@ struct Writer<R: Record> {
     spare: Vec<Memtable<R>>,
     /// Edits of the manifest log, gathered while it is read.
     loading: Vec<ManifestEdit>,
+    /// What is in memory of the filters of live tables.
+    filters: Filters,
 }
 
 /// The mutable memtable, behind the lock of the tree.
@@ -109,6 +115,8 @@ pub struct LevelStats {
     pub tombstone_count: u64,
     /// Value blocks in them.
     pub value_block_count: u64,
+    /// Blocks of their filters.
+    pub filter_block_count: u64,
 }
 
 impl<R: Record> Tree<R> {
@@ -126,22 +134,36 @@ impl<R: Record> Tree<R> {
         publication: Arc<Publication>,
     ) -> Self {
         assert!(layout.is_of::<R>(), "the layout of this record");
-        let shared = Shared {
-            memory: Memory::new(memtable(&grid, &pool)),
-            manifest: Arc::new(Manifest::new(grid.geometry().levels, grid.geometry().runs_max)),
-        };
-        let writer = Writer { appender: MemWriter::default(), spare: Vec::new(), loading: Vec::new() };
+        let filters = Filters::default();
+        let manifest = Manifest::new(grid.geometry().levels, grid.geometry().runs_max);
+        let routes = Arc::new(filters.routes(manifest));
+        let shared = Shared { memory: Memory::new(memtable(&grid, &pool)), routes };
+        let writer =
+            Writer { appender: MemWriter::default(), spare: Vec::new(), loading: Vec::new(), filters };
         Self {
             id,
             grid,
             layout,
             pool,
             publication,
+            filter_budget: None,
             appended: AtomicU64::new(0),
             visible: AtomicU64::new(0),
             shared: RwLock::new(shared),
             writer: Mutex::new(writer),
         }
+    }
+
+    /// The same, with filters of its tables in memory as far as `budget` has room.
+    #[must_use]
+    pub fn holding_filters(self, budget: Arc<FilterBudget>) -> Self {
+        Self { filter_budget: Some(budget), ..self }
+    }
+
+    /// Who holds the filters of its tables in memory, if somebody does.
+    #[must_use]
+    pub fn filter_budget(&self) -> Option<&Arc<FilterBudget>> {
+        self.filter_budget.as_ref()
     }
 
     /// The tree's id.
@@ -165,7 +187,7 @@ impl<R: Record> Tree<R> {
     /// Its tables, level by level, as they are now.
     #[must_use]
     pub fn manifest(&self) -> Arc<Manifest<R::Key>> {
-        Arc::clone(&self.shared.read().manifest)
+        Arc::clone(self.shared.read().routes.manifest())
     }
 
     /// The memtable that waits to be flushed, for its flush: nobody else may keep it, and the flush not beyond its
@@ -193,11 +215,15 @@ impl<R: Record> Tree<R> {
     pub fn level_stats(&self, level: Level) -> LevelStats {
         let manifest = self.manifest();
         let blocks = manifest.iter(level, Beat::MAX).map(|table| u64::from(table.info.value_block_count));
+        let filters = manifest
+            .iter(level, Beat::MAX)
+            .map(|table| u64::from(self.layout.filter_blocks(table.info.value_count)));
         LevelStats {
             table_count: manifest.table_count(level),
             value_count: manifest.value_count(level),
             tombstone_count: manifest.tombstone_count(level),
             value_block_count: blocks.sum(),
+            filter_block_count: filters.sum(),
         }
     }
 
@@ -260,36 +286,58 @@ impl<R: Record> Tree<R> {
     }
 
     /// The record of `key`. At most one index block and one page are read per level, and run of level 0, that may
-    /// hold it.
+    /// hold it; and, once, the filter of a table that was read for nothing.
     ///
     /// # Errors
     /// Damage or failure of what has to be read.
     pub fn get(&self, key: R::Key) -> Result<Option<R>, TableError> {
         loop {
-            let (found, manifest) = self.capture(|shared, visible| {
+            let (found, tables) = self.capture(|shared, visible| {
                 let found = shared.memory.get(key, visible);
-                let manifest = found.is_absent().then(|| Arc::clone(&shared.manifest));
-                (found, manifest)
+                if !found.is_absent() {
+                    return (found, None);
+                }
+                let candidates = shared.routes.candidates(key);
+                let tables = (!candidates.is_empty()).then(|| (Arc::clone(&shared.routes), candidates));
+                (found, tables)
             });
-            let Some(manifest) = manifest else { return Ok(found.value()) };
-            match self.get_in_tables(&manifest, key) {
+            let Some((routes, candidates)) = tables else { return Ok(found.value()) };
+            match self.get_in_tables(&routes, candidates, key) {
                 Ok(found) => return Ok(found.value()),
                 // Blocks of these tables may have been used again, if others have their values now.
-                Err(error) if is_of_bytes(&error) && !Arc::ptr_eq(&manifest, &self.manifest()) => {}
+                Err(error) if is_of_bytes(&error) && !self.are_current(&routes) => {}
                 Err(error) => return Err(error),
             }
         }
     }
 
-    fn get_in_tables(&self, manifest: &Manifest<R::Key>, key: R::Key) -> Result<Found<R>, TableError> {
-        for run in manifest.sources() {
-            let Some(table) = run.find(key, Beat::MAX) else { continue };
-            let found = search(&self.grid, &self.layout, &table.info, key)?;
+    fn get_in_tables(
+        &self,
+        routes: &Arc<Routes<R::Key>>,
+        candidates: Candidates,
+        key: R::Key,
+    ) -> Result<Found<R>, TableError> {
+        for candidate in candidates {
+            let table = routes.info(candidate);
+            let found = search(&self.grid, &self.layout, table, key)?;
             if !found.is_absent() {
                 return Ok(found);
             }
+            let Some(budget) = &self.filter_budget else { continue };
+            // What is wrong with a filter is no matter of the lookup.
+            if let Err(error) = routes.load(&self.grid, &self.layout, budget, candidate)
+                && self.are_current(routes)
+            {
+                log::warn!("the filter of table {} cannot be used: {error}", table.index.address);
+            }
         }
         Ok(Found::Absent)
+    }
+
+    /// Whether these tables are the live ones, so that their blocks have not been used again.
+    #[cold]
+    fn are_current(&self, routes: &Arc<Routes<R::Key>>) -> bool {
+        Arc::ptr_eq(routes, &self.shared.read().routes)
     }
 
     /// The records whose keys lie in `range`, in the direction's order, as they are visible now, however long the
@@ -298,7 +346,7 @@ impl<R: Record> Tree<R> {
     pub fn scan(&self, range: KeyRange<R::Key>, direction: Direction) -> Scan<'_, R> {
         let view = self.capture(|shared, visible| View {
             memtables: shared.memory.seen(visible).collect(),
-            tables: Tables::new(&self.grid, &shared.manifest),
+            tables: Tables::new(&self.grid, shared.routes.manifest()),
         });
         Scan::new(self, view, range, direction)
     }
@@ -334,21 +382,22 @@ impl<R: Record> Tree<R> {
         writer.spare.extend(unused);
     }
 
-    /// Makes the outputs of a compaction visible in place of its inputs. Costs a copy of the manifest, as readers may
-    /// have the present one.
+    /// Makes the outputs of a compaction visible in place of its inputs, with those filters of theirs that are held, by
+    /// the address of the index. Costs a copy of the manifest, as readers may have the present one.
     ///
     /// # Panics
     /// If the edits do not fit the tree's tables: they are the engine's own. If another thread writes.
-    pub fn apply(&self, is_flush: bool, edits: &[ManifestEdit]) {
-        let _writer = self.writer();
+    pub fn apply(&self, is_flush: bool, edits: &[ManifestEdit], filters: Vec<(BlockAddress, Filter)>) {
+        let mut writer = self.writer();
         let mut manifest = Manifest::clone(&self.manifest());
         for edit in edits {
             manifest.apply_own(edit);
         }
-        let mut manifest = Arc::new(manifest);
+        writer.filters.apply(edits, filters);
+        let mut routes = Arc::new(writer.filters.routes(manifest));
         let mut shared = self.shared.write();
-        // The old one is given back when readers may read again.
-        std::mem::swap(&mut shared.manifest, &mut manifest);
+        // The old ones are given back when readers may read again.
+        std::mem::swap(&mut shared.routes, &mut routes);
         if is_flush {
             shared.memory.flushed(self.visible.load(Ordering::Relaxed));
         }
@@ -380,10 +429,12 @@ impl<R: Record> Tree<R> {
     /// # Errors
     /// What does not fit: a level that is not there, tables that overlap or share a block.
     pub fn loaded(&self) -> Result<(), Corruption> {
-        let edits = std::mem::take(&mut self.writer().loading);
+        let mut writer = self.writer();
+        let edits = std::mem::take(&mut writer.loading);
+        writer.filters.apply(&edits, Vec::new());
         let now = self.manifest();
-        let manifest = Arc::new(Manifest::load(now.level_count(), now.runs_max(), edits)?);
-        self.shared.write().manifest = manifest;
+        let manifest = Manifest::load(now.level_count(), now.runs_max(), edits)?;
+        self.shared.write().routes = Arc::new(writer.filters.routes(manifest));
         Ok(())
     }
 }

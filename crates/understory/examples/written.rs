@@ -15,13 +15,14 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 const USAGE: &str = "\
 usage: written [--records N] [--order random|sequential|skewed|prefixes] [--runs N] [--share KIB] [--beats N]
-               [--table BLOCKS] [--block KIB] [--growth N] [--rounds N] [--memory MIB] [--path FOLDER]
+               [--filters N] [--table BLOCKS] [--block KIB] [--growth N] [--rounds N] [--memory MIB] [--path FOLDER]
                [--overwrite N] [--journal]
 
   --records N   records to put (2,000,000)
   --order       random keys, each once; sequential ones; of N / 4 keys the more often the smaller; or sequential ones
                 behind 16 prefixes that take turns, as in an index of few values by time (random)
   --runs N      runs of level 0, 2 to 8; 1 if it is merged (1)
+  --filters N   bits of filter per key (10)
   --overwrite N times that all records are put again after they were loaded (0), each time followed by `settle`; then
                 nine in ten of them are removed
   --journal     with a journal, whose bytes count as written
@@ -105,6 +106,7 @@ fn asked() -> Result<Option<Asked>, Box<dyn Error>> {
                 geometry.runs_max = runs_max;
                 geometry.level0 = if runs_max == 1 { Level0::Merged } else { Level0::Runs };
             }
+            Arg::Long("filters") => geometry.filter_bits = parser.value()?.parse()?,
             Arg::Long("share") => geometry.share_size = parser.value()?.parse::<u32>()? << 10,
             Arg::Long("beats") => geometry.beats_per_bar = parser.value()?.parse()?,
             Arg::Long("table") => geometry.table_blocks = parser.value()?.parse()?,

@@ -183,6 +183,7 @@ impl Database {
             },
             compaction: forest.compaction,
             pace: forest.pace,
+            filter_blocks_held: forest.filter_blocks_held,
             closes: forest.closes,
             checkpoints: forest.checkpoints,
             journal: self.sequencer.journal_stats(),

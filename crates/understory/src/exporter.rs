@@ -153,6 +153,7 @@ impl MetricsExporter {
         for (outcome, count) in cache {
             self.count("understory_cache_total", "outcome", outcome, count);
         }
+        self.gauge("understory_filter_blocks_held", ratio(stats.filter_blocks_held, 1));
         let damage =
             [("failed verification", grid.reads_corrupt), ("answered from a twin", grid.twin_fallbacks)];
         for (what, count) in damage {

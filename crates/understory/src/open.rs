@@ -172,10 +172,12 @@ impl Database {
             return Err(Error::SchemaDiffers { path: path.into(), difference });
         }
         let forest =
-            Forest::open(Arc::clone(&grid), schema.trees(), &chunks).map_err(|error| match error {
-                error if is_expired(&error, &grid) => Error::Expired,
-                ForestError::Corrupt(corruption) => unusable(GridError::Corrupt(corruption)),
-                error @ ForestError::Grid(_) => error.into(),
+            Forest::open(Arc::clone(&grid), schema.trees(), &chunks, budget.filters).map_err(|error| {
+                match error {
+                    error if is_expired(&error, &grid) => Error::Expired,
+                    ForestError::Corrupt(corruption) => unusable(GridError::Corrupt(corruption)),
+                    error @ ForestError::Grid(_) => error.into(),
+                }
             })?;
         if let Some(limit) = options.size_limit.filter(|_| !mode.read_only) {
             grid.set_size_limit(limit);

@@ -2,7 +2,7 @@
 //!
 //! Three generations of memtables and the journal's group buffers come first, because their sizes follow from the
 //! file's geometry; what is left is for blocks and pages: most of it for whole blocks (index blocks, inputs and
-//! outputs of compactions, scans), a part for single pages that lookups read.
+//! outputs of compactions, scans, filters that stay), a part for single pages that lookups read.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,6 +27,10 @@ const PAGE_SHARE: u64 = 4;
 const BLOCKS_IN_USE: u32 = 96;
 /// What they hold more for each run of level 0 beyond one: a source of each compaction, read ahead, and of each scan.
 const BLOCKS_PER_RUN: u32 = 32;
+/// Tables that compaction writes at once, each with a filter.
+const WRITERS: u32 = 4;
+/// Of the blocks, the part that filters may take beyond what compaction and scans need, as a divisor.
+const FILTER_SHARE: u32 = 8;
 /// The fewest pages that are worth a cache.
 const PAGE_COUNT_MIN: u32 = 16;
 
@@ -155,6 +159,8 @@ pub(crate) struct Budget {
     /// Bytes that the journal takes beside them.
     pub(crate) journal: u64,
     pub(crate) grid: GridOptions,
+    /// Of the grid's blocks those that may hold filters of tables.
+    pub(crate) filters: u64,
 }
 
 impl Budget {
@@ -175,7 +181,9 @@ impl Budget {
         let journal = if read_only { 0 } else { journal_size(geometry) };
         let groups = u64::from(group_count) * buffer_size(geometry) + journal;
         let memtables = chunk_count * u64::from(geometry.block_size) + index + groups;
-        let blocks_in_use = BLOCKS_IN_USE + BLOCKS_PER_RUN * (u32::from(geometry.runs_max) - 1);
+        let filter = trees.iter().map(|tree| tree.filter_blocks_max(geometry)).max().unwrap_or(0);
+        let blocks_in_use =
+            BLOCKS_IN_USE + BLOCKS_PER_RUN * (u32::from(geometry.runs_max) - 1) + WRITERS * filter;
         let block_count_min = GridOptions::block_count_min().max(blocks_in_use);
         let page_count_min = PAGE_COUNT_MIN;
         let needed = memtables
@@ -190,7 +198,8 @@ impl Budget {
         let blocks = count(rest - page_memory.min(rest), geometry.block_size).max(block_count_min);
         let grid = GridOptions { block_count: blocks, page_count: pages, read_only };
         let chunk_count = u32::try_from(chunk_count).unwrap_or(u32::MAX);
-        Ok(Self { chunk_count, group_count, journal, grid })
+        let filters = u64::from((blocks - block_count_min).min(blocks / FILTER_SHARE));
+        Ok(Self { chunk_count, group_count, journal, grid, filters })
     }
 
     /// Bytes of the arena that holds chunks, blocks and pages; none if no machine has so many.

@@ -50,6 +50,8 @@ pub struct Stats {
     pub journal: JournalStats,
     /// Block cache, page cache, blocks written, and repairs.
     pub grid: GridStats,
+    /// Blocks of the tables' filters that are in memory; of how many there are: [`LevelStats::filter_block_count`].
+    pub filter_blocks_held: u64,
     /// Blocks of the grid now, by state.
     pub space: Space,
     /// Size of a block, in bytes.

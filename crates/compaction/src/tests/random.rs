@@ -1,7 +1,8 @@
 //! Random trees: every plan of every target gives what the model says, in whatever slices it is run.
 
 use fastrand::Rng;
-use understory_format::{EditKind, Geometry, Key, KeyBytes, u64_of};
+use understory_format::{BlockAddress, EditKind, Geometry, Key, KeyBytes, ManifestEdit, u64_of};
+use understory_table::TableLayout;
 use understory_testkit::{Item, KeyPool, KeyShape, Pair, Posting, TestRecord};
 
 use super::tree::{Entries, Slices, TREE, TestTree, VISIBLE, any_quota, edits, inserted, level};
@@ -130,9 +131,10 @@ fn check_released<R: TestRecord>(tree: &TestTree<R>, outcome: &Outcome) {
 fn check_bounds<R: TestRecord>(tree: &TestTree<R>, slices: &Slices, outcome: &Outcome, cut_count: usize) {
     let spare: u64 = slices.slices.iter().map(|(_, bound, drawn)| bound - drawn).sum();
     let dropped = outcome.consumed - outcome.produced;
-    // A block and two copies of an index for the end of a table, and as much for a part of what is dropped.
-    let per_slice = (3 + 3 + 3 * u64_of(cut_count)) * u64_of(slices.slices.len());
-    let for_dropped = 3 * dropped / u64::from(tree.layout.value.value_count_max);
+    // A block, two copies of an index and a filter for the end of a table, and as much for a part of what is dropped.
+    let table_end = 3 + u64::from(tree.layout.filter_blocks_max());
+    let per_slice = table_end * (2 + u64_of(cut_count)) * u64_of(slices.slices.len());
+    let for_dropped = table_end * dropped / u64::from(tree.layout.value.value_count_max);
     assert!(spare <= per_slice + for_dropped, "{spare} spare in {slices:?}, {dropped} dropped");
 }
 
@@ -188,22 +190,42 @@ fn every_plan_does_what_it_says() {
         add(check::<Pair>(wide().with_runs(runs_max), 500 + seed));
         add(check::<Item>(narrow().with_runs(runs_max), 600 + seed));
         add(check::<Posting>(narrow().with_runs(runs_max), 700 + seed));
+        let filters = narrow().with_runs(runs_max).with_filters(10);
+        add(check::<Item>(filters, 800 + seed));
+        add(check::<Pair>(several_filter_blocks(), 900 + seed));
     }
     assert!(plans > 1_000 && moves > 40, "{plans} plans, {moves} moves");
 }
 
-/// The outcomes of all plans into a level, run with the quotas that `quota` gives, and the file after that.
+/// Where the filter of a full table of pairs takes three blocks.
+fn several_filter_blocks() -> Geometry {
+    Geometry { table_blocks: 6, ..narrow() }.with_filters(32)
+}
+
+#[test]
+fn filters_of_one_block_and_of_several() {
+    let layout = TableLayout::new::<Pair>(&several_filter_blocks()).unwrap();
+    let blocks =
+        [1, layout.value_count_max / 2, layout.value_count_max].map(|count| layout.filter_blocks(count));
+    assert_eq!(blocks, [1, 2, 3]);
+}
+
+/// Edits, released blocks and counts.
+type Said = (Vec<ManifestEdit>, Vec<BlockAddress>, [u64; 3]);
+
+/// What the outcomes of all plans into a level say, run with the quotas that `quota` gives, and the file after that.
 fn run_all<R: TestRecord>(
     geometry: Geometry,
     (seed, io_seed): (u64, u64),
     target: u8,
     mut quota: impl FnMut(u64) -> u64,
-) -> (Vec<Outcome>, Vec<u8>) {
+) -> (Vec<Said>, Vec<u8>) {
     let tree = grown::<R>(geometry, seed, io_seed);
     let run = |plan| {
         let mut job = tree.job(plan);
         tree.run(&mut *job, &mut quota).unwrap();
-        job.finish().unwrap()
+        let Outcome { edits, released, consumed, produced, moved, .. } = job.finish().unwrap();
+        (edits, released, [consumed, produced, moved])
     };
     let outcomes = tree.plans(target, true).into_iter().map(run).collect();
     (outcomes, tree.image())
@@ -241,6 +263,8 @@ fn slices_of_any_size_give_the_same_bytes() {
         plans += check_slices::<Pair>(narrow().with_runs(2), seed, 0);
         plans += check_slices::<Item>(narrow().with_runs(4), seed, 0);
         plans += check_slices::<Pair>(narrow().with_runs(8), seed, 1);
+        plans += check_slices::<Item>(narrow().with_runs(4).with_filters(10), seed, 0);
+        plans += check_slices::<Pair>(several_filter_blocks(), seed, 1);
     }
     assert!(plans > 40, "{plans} plans");
 }

@@ -214,7 +214,8 @@ impl<R: TestRecord> TestTree<R> {
         let block = self.grid.read_twin(info.index, BlockKind::Index).unwrap();
         let view = IndexView::new(&block, R::Key::SIZE).unwrap();
         let values = view.entries().map(|entry| entry.reference.address);
-        values.chain([info.index.address, info.index.twin]).collect()
+        let filter = view.filter_blocks().map(|block| block.unwrap().address);
+        values.chain(filter).chain([info.index.address, info.index.twin]).collect()
     }
 
     /// The records that a reader of the whole tree sees, by the model.

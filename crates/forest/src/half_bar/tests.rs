@@ -57,6 +57,10 @@ impl Job for Fake {
         2 * quota
     }
 
+    fn table_end_bound(&self) -> u64 {
+        3
+    }
+
     fn edits_bound(&self) -> u64 {
         1
     }

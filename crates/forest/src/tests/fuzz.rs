@@ -42,17 +42,28 @@ struct Run {
     reopens: u8,
 }
 
-/// Tables of one block and of four, few levels, the shortest bars and long ones, level 0 merged and in runs.
+/// Tables of one block and of four, few levels, the shortest bars and long ones, level 0 merged and in runs, with
+/// filters and without.
 const SHAPES: [fn() -> Run; 8] = [
     || Run { geometry: geometry(), bars: 160, keys: 4_000, checkpoints: 3, reopens: 60 },
     || Run { geometry: Geometry::small(), bars: 100, keys: 3_000, checkpoints: 9, reopens: 100 },
-    || Run { geometry: short_bars(2), bars: 120, keys: 400, checkpoints: 2, reopens: 40 },
+    || Run { geometry: short_bars(2).with_filters(10), bars: 120, keys: 400, checkpoints: 2, reopens: 40 },
     || Run { geometry: short_bars(1), bars: 60, keys: 200, checkpoints: 2, reopens: 40 },
-    || Run { geometry: geometry().with_runs(4), bars: 120, keys: 4_000, checkpoints: 3, reopens: 60 },
-    || Run { geometry: Geometry::small().with_runs(8), bars: 120, keys: 4_000, checkpoints: 3, reopens: 60 },
+    || Run {
+        geometry: geometry().with_runs(4).with_filters(10),
+        bars: 120,
+        keys: 4_000,
+        checkpoints: 3,
+        reopens: 60,
+    },
+    || Run { geometry: small_runs(), bars: 120, keys: 4_000, checkpoints: 3, reopens: 60 },
     || Run { geometry: short_bars(2).with_runs(3), bars: 80, keys: 300, checkpoints: 2, reopens: 40 },
     || Run { geometry: long_bars(), bars: 30, keys: 1_000, checkpoints: 2, reopens: 60 },
 ];
+
+fn small_runs() -> Geometry {
+    Geometry::small().with_runs(8).with_filters(32)
+}
 
 fn short_bars(levels: u8) -> Geometry {
     Geometry { beats_per_bar: 2, levels, ..geometry() }

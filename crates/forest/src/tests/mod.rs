@@ -284,5 +284,5 @@ fn load(machine: &Machine, specs: &[TreeSpec], block_count: u32) -> Result<Fores
     let arena = Arena::new(size).unwrap();
     let pool = arena.pool(chunk_size, chunk_count).unwrap();
     let grid = Arc::new(Grid::load(machine.clone(), &arena, options)?);
-    Forest::open(grid, specs, &pool)
+    Forest::open(grid, specs, &pool, 16)
 }

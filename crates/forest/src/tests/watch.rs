@@ -168,7 +168,14 @@ fn check_stats(forest: &Forest) {
     }
     assert_eq!(stats.compaction, sum);
     let blocks: u64 = forest.tables().map(|(_, table)| 2 + u64::from(table.value_block_count)).sum();
-    let size: u64 = stats.trees.iter().flat_map(|tree| &tree.levels).map(|level| level.size).sum();
+    let levels = || stats.trees.iter().flat_map(|tree| &tree.levels);
+    let has_filters = forest.grid().geometry().filter_bits > 0;
+    assert!(
+        levels().all(|level| level.filter_block_count >= if has_filters { level.table_count } else { 0 })
+    );
+    // Against the free set these are held by R15.
+    let blocks = blocks + levels().map(|level| level.filter_block_count).sum::<u64>();
+    let size: u64 = levels().map(|level| level.size).sum();
     assert_eq!(size, blocks * u64::from(forest.grid().geometry().block_size));
     let pace = stats.pace;
     assert_eq!(
@@ -281,7 +288,8 @@ fn table_blocks(grid: &Grid, edit: &ManifestEdit) -> Vec<BlockAddress> {
     let block = grid.read_twin(edit.table.index, BlockKind::Index).unwrap();
     let view = IndexView::new(&block, key_size).unwrap();
     let values = view.entries().map(|entry| entry.reference.address);
-    [edit.table.index.address, edit.table.index.twin].into_iter().chain(values).collect()
+    let filter = view.filter_blocks().map(|block| block.unwrap().address);
+    [edit.table.index.address, edit.table.index.twin].into_iter().chain(values).chain(filter).collect()
 }
 
 /// The log as the checkpoint has it: the newest edit of each live table, oldest first.

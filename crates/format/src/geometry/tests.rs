@@ -66,7 +66,7 @@ fn what_is_out_of_range_is_named() {
     check(|g| g.runs_max = 9, "geometry: runs_max is 9, expected at most 8");
     (2..=8).for_each(|runs_max| Geometry::small().with_runs(runs_max).validate().unwrap());
     Geometry { level0: Level0::Merged, runs_max: 1, ..Geometry::default() }.validate().unwrap();
-    check(|g| g.filter_bits = 10, "geometry: filter_bits is 10, expected at most 0");
+    check(|g| g.filter_bits = 33, "geometry: filter_bits is 33, expected at most 32");
     check(|g| g.journal_size = 4096, "geometry: journal_size is 4096, expected a multiple of the block size");
     check(|g| g.journal_sector = 512, "geometry: journal_sector is 512, expected at least 4096");
     check(|g| g.interval_min = 0, "geometry: interval_min is 0, expected at least 4096");

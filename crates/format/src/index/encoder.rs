@@ -12,6 +12,7 @@ use zerocopy::little_endian::U128;
 
 use super::{CHECKSUM_SIZE, ENTRY_SIZE, IndexEntry, IndexMetadata, IndexView, Sections, index_capacity};
 use crate::block::{self, HEADER_SIZE, Placement, write_header};
+use crate::filter::FilterRef;
 use crate::key::KEY_SIZE_MAX;
 use crate::refs::BlockRef;
 use crate::units::{Checksum, u32_of, usize_of};
@@ -55,7 +56,7 @@ impl IndexEncoder {
         assert!((1..=KEY_SIZE_MAX).contains(&key_size), "a key has 1 to 32 bytes");
         assert!(key_size <= usize_of(layout.value_size()), "a key is part of the value");
         let capacity = index_capacity(layout.block_size, layout.page_size, u32_of(key_size));
-        let full = Sections::new(usize_of(capacity), usize_of(capacity * layout.page_count), key_size);
+        let full = Sections::new(usize_of(capacity), usize_of(capacity * layout.page_count), 0, key_size);
         Self { layout: *layout, key_size, capacity, full, counts: TableCounts::default(), pages_begun: 0 }
     }
 
@@ -151,23 +152,49 @@ impl IndexEncoder {
         put(block, section + usize_of(index) * self.key_size, key);
     }
 
-    /// Ends the index: packs the sections, writes header and metadata, seals. Returns the block's identity. O(block).
+    /// Ends the index of a table without a filter: as [`finish_with`](Self::finish_with).
     ///
     /// # Panics
-    /// If there is no value block, pages were given without one, or `block` is not the block of the calls before.
+    /// As [`finish_with`](Self::finish_with).
     #[must_use]
     pub fn finish(self, block: &mut [u8], placement: &Placement) -> Checksum {
+        self.finish_with(block, placement, 0, &[])
+    }
+
+    /// Ends the index of a table whose filter has so many lines, in these blocks: packs the sections, writes header and
+    /// metadata, seals. Returns the block's identity. O(block).
+    ///
+    /// # Panics
+    /// If there is no value block, pages were given without one, or `block` is not the block of the calls before. If
+    /// there are more value blocks than leave room for the filter ([`table_capacity`](super::table_capacity)), or its
+    /// lines do not take these blocks.
+    #[must_use]
+    pub fn finish_with(
+        self,
+        block: &mut [u8],
+        placement: &Placement,
+        filter_line_count: u32,
+        filter_blocks: &[BlockRef],
+    ) -> Checksum {
         assert!(block.len() == usize_of(self.layout.block_size), "one block");
         assert!(self.counts.value_blocks > 0, "no table is empty");
         assert!(self.pages_begun == self.counts.pages, "every page belongs to a value block");
         let (blocks, pages) = (usize_of(self.counts.value_blocks), usize_of(self.counts.pages));
-        let packed = Sections::new(blocks, pages, self.key_size);
+        let packed = Sections::new(blocks, pages, filter_blocks.len(), self.key_size);
+        assert!(packed.end <= block.len(), "room for the sections and the filter's references");
         let full = &self.full;
         block.copy_within(full.key_mins..full.key_mins + blocks * self.key_size, packed.key_mins);
         let maxes = full.page_key_maxes..full.page_key_maxes + pages * self.key_size;
         block.copy_within(maxes, packed.page_key_maxes);
         let checksums = full.page_checksums..full.page_checksums + pages * CHECKSUM_SIZE;
         block.copy_within(checksums, packed.page_checksums);
+        for (index, reference) in filter_blocks.iter().enumerate() {
+            let wire = FilterRef {
+                address: reference.address.get().into(),
+                checksum: reference.checksum.get().into(),
+            };
+            put(block, packed.filter_refs + index * size_of::<FilterRef>(), wire.as_bytes());
+        }
         let metadata = IndexMetadata {
             value_count: self.counts.values.into(),
             tombstone_count: self.counts.tombstones.into(),
@@ -176,8 +203,9 @@ impl IndexEncoder {
             value_size: self.layout.value_size().into(),
             page_size: self.layout.page_size.into(),
             key_size: u16::try_from(self.key_size).expect("at most 32").into(),
-            filter_block_count: 0.into(),
-            reserved: [0; 92],
+            filter_block_count: u16::try_from(filter_blocks.len()).expect("at most 2^16").into(),
+            filter_line_count: filter_line_count.into(),
+            reserved: [0; 88],
         };
         write_header(block, placement, packed.end, &metadata);
         let checksum = block::seal(block);

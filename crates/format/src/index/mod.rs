@@ -1,12 +1,13 @@
 //! The index block of a table: its value blocks, their keys and pages, in exactly one block.
 //!
 //! ```text
-//! | header | entry of each value block | key_min of each value block | key_max of each page | checksum of each page |
+//! | header | entry of each value block | key_min of each value block | key_max of each page | checksum of each page
+//!          | reference to each filter block |
 //! ```
 //! packed tightly by what is used. A point lookup is one binary search over the greatest keys of the pages, which
 //! gives the page, its checksum and its block; a page read alone is verified against that checksum. The least keys
-//! of the blocks tell where nothing can be. Filters, when they come, are blocks of a kind of their own, referenced
-//! from behind the page checksums; a block that has any is refused today.
+//! of the blocks tell where nothing can be. A table's [filter](crate::filter) is in blocks of a kind of
+//! their own, which the last section refers to; where the geometry says no filters, there are none.
 //!
 //! # Invariants
 //! - `size` is the end of the last section; page starts, page counts and totals are those of the entries
@@ -20,9 +21,11 @@
 use zerocopy::little_endian::{U16, U32, U64, U128};
 
 use crate::block::{BlockKind, HEADER_SIZE, Metadata};
+use crate::filter::{FilterLayout, FilterRef};
 use crate::layout::layout;
 use crate::refs::BlockRef;
-use crate::units::u32_of;
+use crate::units::{u32_of, usize_of};
+use crate::value::ValueLayout;
 
 mod encoder;
 mod view;
@@ -47,10 +50,12 @@ layout! {
         28: page_size: U32,
         /// Bytes of a key, 1 to 32.
         32: key_size: U16,
-        /// Filter blocks of the table; 0, reserved for filters.
+        /// Filter blocks of the table: what the lines take; 0 for no filter.
         34: filter_block_count: U16,
+        /// Lines of the table's filter; 0 for no filter.
+        36: filter_line_count: U32,
         /// Zero.
-        36: reserved: [u8; 92],
+        40: reserved: [u8; 88],
     }
 }
 
@@ -94,22 +99,41 @@ pub const fn index_capacity(block_size: u32, page_size: u32, key_size: u32) -> u
     (block_size - u32_of(HEADER_SIZE)) / per_block
 }
 
+/// Value blocks of a table whose index names them and the blocks of its filter, if there is one: as
+/// [`index_capacity`], with room for a reference to each filter block.
+#[must_use]
+pub fn table_capacity(layout: &ValueLayout, key_size: u32, filter_bits: u8, table_blocks: u32) -> u32 {
+    let without = index_capacity(layout.block_size, layout.page_size, key_size);
+    let fits = |blocks: &u32| {
+        let values = u64::from(*blocks) * u64::from(layout.value_count_max);
+        let filter = FilterLayout::new(layout.block_size, filter_bits, values);
+        let references = usize_of(filter.map_or(0, |filter| filter.block_count_max()));
+        let pages = usize_of(blocks * layout.page_count);
+        let sections = Sections::new(usize_of(*blocks), pages, references, usize_of(key_size));
+        sections.end <= usize_of(layout.block_size) && references <= usize::from(u16::MAX)
+    };
+    (1..=without.min(table_blocks)).rev().find(fits).unwrap_or(0)
+}
+
 /// Where the sections of an index block are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sections {
     key_mins: usize,
     page_key_maxes: usize,
     page_checksums: usize,
+    filter_refs: usize,
     end: usize,
 }
 
 impl Sections {
-    /// `blocks` and `pages` are at most 2^20: checked by the callers before.
-    const fn new(blocks: usize, pages: usize, key_size: usize) -> Self {
+    /// `blocks` and `pages` are at most 2^20, `filters` 2^16: checked by the callers before.
+    const fn new(blocks: usize, pages: usize, filters: usize, key_size: usize) -> Self {
         let key_mins = HEADER_SIZE + blocks * ENTRY_SIZE;
         let page_key_maxes = key_mins + blocks * key_size;
         let page_checksums = page_key_maxes + pages * key_size;
-        Self { key_mins, page_key_maxes, page_checksums, end: page_checksums + pages * CHECKSUM_SIZE }
+        let filter_refs = page_checksums + pages * CHECKSUM_SIZE;
+        let end = filter_refs + filters * size_of::<FilterRef>();
+        Self { key_mins, page_key_maxes, page_checksums, filter_refs, end }
     }
 }
 

@@ -145,14 +145,15 @@ fn errors_say_what_is_wrong() {
     );
     check(|m, _| m.page_count = 2.into(), "page_count is 2, expected at least 3");
     check(|m, _| m.page_count = 4.into(), "size is 472, expected 496");
-    check(|m, _| m.filter_block_count = 1.into(), "filter_block_count is 1, expected zero");
+    check(|m, _| m.filter_block_count = 1.into(), "filter_block_count is 1, expected 0");
+    check(|m, _| m.filter_line_count = 61.into(), "filter_block_count is 0, expected 2");
     check(|m, _| m.value_count = 16.into(), "value_count is 16, expected 15");
     check(|m, _| m.tombstone_count = 0.into(), "tombstone_count is 0, expected 4");
     check(
         |m, _| m.page_size = 8192.into(),
         "value_size is 16, expected sizes that give a layout, with `page_size`",
     );
-    check(|m, _| m.reserved[91] = 1, "reserved is 1, expected zero");
+    check(|m, _| m.reserved[87] = 1, "reserved is 1, expected zero");
     check(|_, b| b[..8].fill(0), "address is 0, expected at least 1");
     check(|_, b| b[24] = 0, "value_count is 0, expected at least 1");
     check(|_, b| b[25] = 1, "value_count is 260, expected at most 204");

@@ -12,7 +12,8 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::{FLAG_LOST, IndexEntry, IndexEntryHost, IndexMetadata, Sections};
 use crate::block::{self, BlockHeader, BlockKind, HEADER_SIZE};
-use crate::error::{Corruption, Expected, at_least, at_most, exactly, rule, zero};
+use crate::error::{Corruption, Expected, at_least, at_most, exactly, rule};
+use crate::filter::{FilterRef, lines_per_block};
 use crate::key::{KEY_SIZE_MAX, Key, KeyBytes, KeyDescriptor};
 use crate::refs::BlockRef;
 use crate::units::{BlockAddress, Checksum, u32_of, u64_of, usize_of};
@@ -27,6 +28,7 @@ pub struct IndexView<'a> {
     key_mins: &'a [u8],
     page_key_maxes: &'a [u8],
     page_checksums: &'a [U128],
+    filter_refs: &'a [FilterRef],
     key_size: usize,
     block_size: usize,
 }
@@ -62,15 +64,18 @@ impl<'a> IndexView<'a> {
         at_most("value_block_count", most, metadata.value_block_count.get())?;
         at_least("page_count", metadata.value_block_count.get(), metadata.page_count.get())?;
         at_most("page_count", most, metadata.page_count.get())?;
-        zero("filter_block_count", &metadata.filter_block_count.to_bytes())?;
+        let lines = metadata.filter_line_count.get();
+        let filters = lines.div_ceil(lines_per_block(u32_of(block.len())));
+        exactly("filter_block_count", filters, metadata.filter_block_count.get())?;
         let blocks = usize_of(metadata.value_block_count.get());
         let pages = usize_of(metadata.page_count.get());
-        let sections = Sections::new(blocks, pages, key_size);
+        let sections = Sections::new(blocks, pages, usize_of(filters), key_size);
         exactly("size", u64_of(sections.end), header.size.get())?;
         let short = || Corruption::new("size", Expected::AtMost(u64_of(block.len()).into()), 0);
         let section = |range: Range<usize>| block.get(range).ok_or_else(short);
         let entries = section(HEADER_SIZE..sections.key_mins)?;
-        let checksums = section(sections.page_checksums..sections.end)?;
+        let checksums = section(sections.page_checksums..sections.filter_refs)?;
+        let filter_refs = section(sections.filter_refs..sections.end)?;
         Ok(Self {
             header,
             metadata,
@@ -78,6 +83,7 @@ impl<'a> IndexView<'a> {
             key_mins: section(sections.key_mins..sections.page_key_maxes)?,
             page_key_maxes: section(sections.page_key_maxes..sections.page_checksums)?,
             page_checksums: <[U128]>::ref_from_bytes(checksums).map_err(|_| short())?,
+            filter_refs: <[FilterRef]>::ref_from_bytes(filter_refs).map_err(|_| short())?,
             key_size,
             block_size: block.len(),
         })
@@ -101,6 +107,7 @@ impl<'a> IndexView<'a> {
             values += u64::from(entry.value_count.get());
             tombstones += u64::from(entry.tombstone_count.get());
         }
+        self.filter_blocks().try_for_each(|block| block.map(|_| ()))?;
         exactly("page_count", pages, self.metadata.page_count.get())?;
         exactly("value_count", values, self.metadata.value_count.get())?;
         exactly("tombstone_count", tombstones, self.metadata.tombstone_count.get())
@@ -177,6 +184,25 @@ impl<'a> IndexView<'a> {
     #[must_use]
     pub fn page_size(&self) -> u32 {
         self.metadata.page_size.get()
+    }
+
+    /// Lines of the table's filter; 0 if it has none.
+    #[must_use]
+    pub fn filter_line_count(&self) -> u32 {
+        self.metadata.filter_line_count.get()
+    }
+
+    /// The blocks of the table's filter, in the order of its lines.
+    ///
+    /// # Errors
+    /// Each by itself, if it has no address: only in a view made by [`IndexView::unchecked`].
+    pub fn filter_blocks(&self) -> impl ExactSizeIterator<Item = Result<BlockRef, Corruption>> + use<'a> {
+        self.filter_refs.iter().map(|wire| {
+            let address = BlockAddress::new(wire.address.get());
+            let address =
+                address.ok_or_else(|| Corruption::new("filter address", Expected::AtLeast(1), 0))?;
+            Ok(BlockRef { address, checksum: Checksum::new(wire.checksum.get()) })
+        })
     }
 
     /// Value block `index` of the table, from 0, checked on its own: for views made by [`IndexView::unchecked`]. Its

@@ -117,7 +117,7 @@ fn errors_say_what_is_wrong() {
     check(50, 0, "checksum_kind is 0, expected 1");
     check(1024 + 1, 0x18, "block_size is 6144, expected a power of two");
     check(1024 + 68, 2, "runs_max is 1, expected at least 2");
-    check(1024 + 70, 10, "filter_bits is 10, expected at most 0");
+    check(1024 + 70, 33, "filter_bits is 33, expected at most 32");
     check(1024 + 508, 1, "manifest_newest is 62, expected the oldest, as there is one");
     check(1024 + 508, 0, "manifest_block_count is 0, expected 0 exactly if oldest and newest are none");
     check(1024 + 504, 0, "free_set_block_count is 0, expected 0 exactly if size and last are none");

@@ -134,7 +134,7 @@ impl World {
         job.run(quota, &mut reservation).unwrap();
         grid.forfeit(reservation);
         let outcome = job.finish().unwrap();
-        tree.apply(outcome.is_flush, &outcome.edits);
+        tree.apply(outcome.is_flush, &outcome.edits, outcome.filters);
         outcome.released.iter().for_each(|address| grid.release(*address));
     }
 

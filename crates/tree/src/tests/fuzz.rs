@@ -17,6 +17,7 @@ const FUZZER: Fuzzer = Fuzzer {
         ("flushes", 200),
         ("merges", 500),
         ("moves", 20),
+        ("most blocks of filters in memory", 24),
         ("most jobs of a half-bar", 4),
         ("most populated levels", 4),
         ("most runs", 5),
@@ -31,11 +32,14 @@ fn agrees_with_the_map() {
     FUZZER.run(run);
 }
 
-/// A life of some bars: of which record, geometry and keys, the seed says.
+/// A life of some bars: of which record, geometry and keys, the seed says. Filters come into memory when their table is
+/// written or later, or find no room.
 fn run(seed: u64, coverage: &mut Coverage) {
     let runs = [1, 4, 1, 2, 8, 3][usize::try_from(seed % 6).unwrap()];
     let with_runs = |geometry: Geometry| if runs == 1 { geometry } else { geometry.with_runs(runs) };
-    let (one_block, several_pages) = (with_runs(one_block()), with_runs(several_pages()));
+    let filter_bits = [10, 0, 2, 10, 32][usize::try_from(seed % 5).unwrap()];
+    let shaped = |geometry| with_runs(geometry).with_filters(filter_bits);
+    let (one_block, several_pages) = (shaped(one_block()), shaped(several_pages()));
     let life = |geometry, keys, bars, puts| Life { seed, geometry, keys, bars, puts };
     match seed % 11 {
         0 | 5 => check::<Item>(life(one_block, 900, 25, 90), coverage),
@@ -163,6 +167,9 @@ fn note<R: TestRecord>(rig: &Rig<R>, coverage: &mut Coverage) {
     coverage.most("most populated levels", u64_of(populated));
     coverage.most("most runs", u64_of(manifest.runs(Level::new(0).unwrap()).len()));
     coverage.most("most tables", stats.iter().map(|level| level.table_count).sum());
+    let filters = rig.tree.filter_budget().unwrap();
+    assert!(filters.held() <= filters.limit());
+    coverage.most("most blocks of filters in memory", filters.held());
     coverage.most("most tombstones in tables", stats.iter().map(|level| level.tombstone_count).sum());
 }
 

@@ -78,7 +78,8 @@ fn check<R: TestRecord>(geometry: Geometry, key_of: impl Fn(u64) -> R::Key + Cop
 
 #[test]
 fn the_newest_layer_wins() {
-    for geometry in [Geometry::small(), Geometry::small().with_runs(2), Geometry::small().with_runs(5)] {
+    let small = Geometry::small();
+    for geometry in [small, small.with_runs(2), small.with_runs(5), small.with_runs(3).with_filters(10)] {
         check::<Pair>(geometry, |number| 1_000 + 3 * number);
         check::<Posting>(geometry, |number| {
             ([1, u8::try_from(number / 100).unwrap()], u128::from(number % 100))

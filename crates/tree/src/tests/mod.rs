@@ -18,7 +18,7 @@ use understory_format::{
 };
 use understory_grid::{FormatState, Grid, GridOptions};
 use understory_io::{Arena, Machine, Pool, SimStorage};
-use understory_table::{Scratch, TableLayout};
+use understory_table::{FilterBudget, Scratch, TableLayout};
 use understory_testkit::TestRecord;
 
 use crate::Tree;
@@ -68,7 +68,9 @@ impl<R: TestRecord> Rig<R> {
         Grid::format(&machine, &FormatState { geometry, trees: &trees, size_limit: None }).unwrap();
         let (grid, pool) = open(machine, &geometry, chunk_count);
         let layout = TableLayout::new::<R>(&geometry).unwrap();
-        let tree = Arc::new(Tree::new(grid, TREE, layout, pool.clone(), Arc::default()));
+        let tree = Tree::new(grid, TREE, layout, pool.clone(), Arc::default());
+        // Too few for all tables.
+        let tree = Arc::new(tree.holding_filters(Arc::new(FilterBudget::new(24))));
         let (model, scratch) = (BTreeMap::new(), Scratch::default());
         Self { sim, tree, model, pool, scratch, version: 0, beat: Beat::new(1) }
     }
@@ -108,7 +110,13 @@ impl<R: TestRecord> Rig<R> {
         let plans = Plan::of_tree(&self.tree.manifest(), self.tree.immutable().as_ref(), target, &limits);
         let job = |plan| -> Box<dyn Job> {
             let grid = Arc::clone(self.tree.grid());
-            Box::new(Compaction::new(grid, TREE, self.tree.layout(), plan, self.beat))
+            let job = Compaction::new(grid, TREE, self.tree.layout(), plan, self.beat);
+            // The filters of other levels come in as lookups want them.
+            let budget = self.tree.filter_budget().filter(|_| target.get().is_multiple_of(2));
+            match budget {
+                Some(budget) => Box::new(job.holding_filters(Arc::clone(budget), 0)),
+                None => Box::new(job),
+            }
         };
         plans.into_iter().map(job).collect()
     }
@@ -121,8 +129,9 @@ impl<R: TestRecord> Rig<R> {
     }
 
     fn apply(&mut self, job: Box<dyn Job>) -> Outcome {
-        let outcome = job.finish().unwrap();
-        self.tree.apply(outcome.is_flush, &outcome.edits);
+        let mut outcome = job.finish().unwrap();
+        let filters = std::mem::take(&mut outcome.filters);
+        self.tree.apply(outcome.is_flush, &outcome.edits, filters);
         outcome
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use understory_format::{Beat, Corruption, Geometry, Level, TableInfo};
 use understory_io::Machine;
-use understory_table::{Scratch, TableLayout};
+use understory_table::{FilterBudget, Scratch, TableLayout};
 use understory_testkit::{Item, Pair, TestRecord};
 
 use super::{Rig, TREE, open};
@@ -16,7 +16,8 @@ pub(super) fn on_image<R: TestRecord>(image: Vec<u8>, geometry: &Geometry) -> Ri
     let (machine, sim) = Machine::sim_from(image, 8);
     let (grid, pool) = open(machine, geometry, 16);
     let layout = TableLayout::new::<R>(geometry).unwrap();
-    let tree = Arc::new(Tree::new(grid, TREE, layout, pool.clone(), Arc::default()));
+    let tree = Tree::new(grid, TREE, layout, pool.clone(), Arc::default());
+    let tree = Arc::new(tree.holding_filters(Arc::new(FilterBudget::new(8))));
     let (model, scratch) = (BTreeMap::new(), Scratch::default());
     Rig { sim, tree, model, pool, scratch, version: 0, beat: Beat::new(1) }
 }

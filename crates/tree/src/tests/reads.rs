@@ -3,7 +3,7 @@
 use understory_format::{BlockKind, Direction, Geometry, KeyRange, Level};
 use understory_grid::GridError;
 use understory_io::IoCause;
-use understory_table::{Full, TableError};
+use understory_table::{Full, TableError, addresses};
 use understory_testkit::{Item, Pair, TestRecord};
 
 use super::Rig;
@@ -181,5 +181,72 @@ fn a_memtable_is_not_forgotten() {
 #[should_panic(expected = "a flush writes the immutable memtable")]
 fn a_flush_of_nothing_is_refused() {
     let rig = Rig::<Pair>::new(Geometry::small());
-    rig.tree.apply(true, &[]);
+    rig.tree.apply(true, &[], Vec::new());
+}
+
+/// Lookups of absent keys read the filter of a table once, and from then on nothing; a damaged filter is read once too,
+/// and changes no answer.
+#[test]
+fn a_filter_is_read_when_it_is_first_of_use() {
+    let geometry = Geometry { table_blocks: 2, share_size: 1 << 18, ..Geometry::small().with_filters(16) };
+    let mut rig = Rig::<Pair>::new(geometry);
+    (0..400).for_each(|key| rig.put(2 * key));
+    rig.end_bar();
+    rig.push(0);
+    rig.tree.grid().flush().unwrap();
+    let info = rig.tree.manifest().tables().next().unwrap().1.info;
+    let blocks = addresses(rig.tree.grid(), rig.tree.layout(), &info).unwrap();
+    for is_damaged in [false, true] {
+        let image = rig.sim.image();
+        let cold = super::opening::on_image::<Pair>(image, &geometry);
+        if is_damaged {
+            cold.sim.corrupt(geometry.block_offset(blocks[2]) + 300, 1);
+        }
+        let cold = Rig { model: rig.model.clone(), ..cold };
+        for (level, table) in rig.tree.manifest().tables() {
+            cold.tree.load(level, table.info).unwrap();
+        }
+        cold.tree.loaded().unwrap();
+        let stats = || cold.tree.grid().stats();
+        cold.check_get(100);
+        assert_eq!(stats().reads_corrupt, 0);
+        let before = stats().block_misses;
+        cold.check_get(101);
+        assert_eq!(stats().block_misses - before, 1, "the filter is read when a lookup was for nothing");
+        let held = cold.tree.filter_budget().unwrap().held();
+        assert_eq!((held, stats().reads_corrupt), if is_damaged { (0, 1) } else { (1, 0) });
+        let (before, hits) = (stats().block_misses, stats().page_hits + stats().page_misses);
+        (0..200).for_each(|key| cold.check_get(4 * key + 1));
+        let pages = stats().page_hits + stats().page_misses - hits;
+        assert_eq!(pages > 100, is_damaged, "{pages} pages were looked at");
+        (0..300).for_each(|key| cold.check_get(key));
+        assert!(stats().block_misses - before <= 4, "no filter is read twice");
+        assert_eq!(stats().reads_corrupt, u64::from(is_damaged));
+    }
+}
+
+/// Filters of deep tables leave room: those of level 2 come in up to three quarters of what there may be, those of
+/// level 1 as long as there is any.
+#[test]
+fn deep_filters_leave_room_to_others() {
+    let check = |level: u8, held: u64| {
+        let geometry =
+            Geometry { table_blocks: 1, share_size: 1 << 18, ..Geometry::small().with_filters(10) };
+        let mut rig = Rig::<Pair>::new(geometry);
+        let limit = rig.tree.filter_budget().unwrap().limit();
+        (0..6_000).for_each(|key| rig.put(2 * key));
+        rig.end_bar();
+        (0..=level).for_each(|to| rig.push(to));
+        rig.tree.grid().flush().unwrap();
+        assert!(rig.tree.level_stats(Level::new(level).unwrap()).table_count > limit);
+        let cold = reopened(&rig, rig.sim.image());
+        let limit = cold.tree.filter_budget().unwrap().limit();
+        for _ in 0..2 {
+            (0..6_000).for_each(|key| assert!(cold.tree.get(2 * key + 1).unwrap().is_none()));
+        }
+        assert_eq!((limit, cold.tree.filter_budget().unwrap().held()), (8, held), "level {level}");
+    };
+    check(1, 8);
+    check(2, 6);
+    check(3, 6);
 }

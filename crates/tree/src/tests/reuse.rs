@@ -215,7 +215,7 @@ fn a_get_looks_again_where_its_tables_are_now() {
             for outcome in &outcomes {
                 outcome.released.iter().for_each(|address| spoil(*address));
                 if is_replaced {
-                    changed.apply(false, &outcome.edits);
+                    changed.apply(false, &outcome.edits, Vec::new());
                 }
             }
             if !is_new_good {

@@ -54,6 +54,7 @@ fn sample() -> Stats {
         checkpoints: Timings::default(),
         journal,
         grid,
+        filter_blocks_held: 3,
         space: Space { acquired: 30, released: 4, free: 9, highest: 33 },
         block_size: 1 << 16,
         io: Counters::default(),

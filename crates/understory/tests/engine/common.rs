@@ -50,9 +50,11 @@ pub(crate) fn without_journal() -> Options {
     Options::default().memory(8 << 20).geometry(Geometry::small())
 }
 
-/// With level 0 in runs.
+/// With level 0 in runs, and filters.
 pub(crate) fn in_runs() -> Options {
-    Options::default().memory(8 << 20).geometry(Geometry::small().with_journal().with_runs(3))
+    Options::default()
+        .memory(8 << 20)
+        .geometry(Geometry::small().with_runs(3).with_filters(10).with_journal())
 }
 
 pub(crate) fn create_sim(machine: &Machine, options: &Options) -> Result<Database, Error> {

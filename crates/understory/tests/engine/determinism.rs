@@ -187,6 +187,9 @@ fn digest_of(forest: &Forest) -> u128 {
         for entry in view.entries() {
             take(&grid.read(entry.reference, BlockKind::Value).unwrap());
         }
+        for block in view.filter_blocks() {
+            take(&grid.read(block.unwrap(), BlockKind::Filter).unwrap());
+        }
     }
     hash
 }
