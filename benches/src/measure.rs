@@ -1,7 +1,7 @@
 //! Clocks, counters of the kernel, and folders.
 
 use crate::Failure;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 #[expect(clippy::disallowed_methods, reason = "measuring time is what this program is for")]
@@ -65,36 +65,32 @@ pub(crate) fn allocated(folder: &Path) -> Result<u64, Failure> {
     Ok(bytes)
 }
 
-/// The largest file below a folder.
-pub(crate) fn largest(folder: &Path) -> Result<PathBuf, Failure> {
-    let mut largest = (0, None);
-    for entry in folder.read_dir()? {
-        let entry = entry?;
-        let size = entry.metadata()?.len();
-        if size >= largest.0 {
-            largest = (size, Some(entry.path()));
-        }
-    }
-    largest.1.ok_or_else(|| "an empty folder".into())
-}
-
-/// Reads so many pages of 16 KiB at random places of a file, around the page cache; the time that it takes.
+/// Writes a file of so many bytes without holes, and reads so many pages of 16 KiB at random places of it, around the page
+/// cache; the time that the reads take.
 #[expect(clippy::disallowed_types, reason = "what the disk itself can do")]
-pub(crate) fn raw_reads(path: &Path, count: u64) -> Result<Duration, Failure> {
+pub(crate) fn raw_reads(path: &Path, bytes: u64, count: u64) -> Result<Duration, Failure> {
+    use std::io::Write;
     use std::os::unix::fs::{FileExt, OpenOptionsExt};
     const PAGE: usize = 16 << 10;
     const ALIGNMENT: usize = 4096;
+    let mut random = fastrand::Rng::with_seed(5);
+    let mut pages = vec![0; 64 * PAGE];
+    random.fill(&mut pages);
+    let mut file = std::fs::File::create(path)?;
+    let mut written = 0;
+    while written < bytes {
+        file.write_all(&pages)?;
+        written += u64::try_from(pages.len())?;
+    }
+    file.sync_all()?;
     let direct = i32::try_from(rustix::fs::OFlags::DIRECT.bits())?;
     let file = std::fs::File::options().read(true).custom_flags(direct).open(path)?;
     let size = u64::try_from(PAGE)?;
-    let pages = (file.metadata()?.len() / size).max(1);
-    let mut buffer = vec![0; PAGE + ALIGNMENT];
-    let start = buffer.as_ptr().align_offset(ALIGNMENT);
-    let page = buffer.get_mut(start..start + PAGE).ok_or("the buffer is larger")?;
-    let mut random = fastrand::Rng::with_seed(5);
+    let start = pages.as_ptr().align_offset(ALIGNMENT);
+    let page = pages.get_mut(start..start + PAGE).ok_or("the buffer is larger")?;
     let ((), took) = timed(|| {
         for _ in 0..count {
-            file.read_exact_at(page, random.u64(..pages) * size)?;
+            file.read_exact_at(page, random.u64(..written / size) * size)?;
         }
         Ok(())
     })?;

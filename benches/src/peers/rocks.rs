@@ -1,4 +1,5 @@
-//! RocksDB: no compression, large memtables, bloom filters, direct reads where memory is to be the limit.
+//! RocksDB: no compression, large memtables, bloom filters, direct reads, and indexes and filters in the cache, where
+//! memory is to be the limit.
 //!
 //! Its log is synced by each write (which a leader does for the whole queue); its files are recycled, so that a sync need
 //! not also write the file's size, and the files that background jobs write are synced little by little, so that a
@@ -33,6 +34,7 @@ impl Rocks {
         options.set_enable_pipelined_write(true);
         if memory < MEMORY {
             options.set_use_direct_reads(true);
+            blocks.set_cache_index_and_filter_blocks(true);
         }
         options.set_block_based_table_factory(&blocks);
         Ok(Rocks(DB::open(&options, folder)?))

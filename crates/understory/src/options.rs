@@ -29,8 +29,9 @@ const BLOCKS_IN_USE: u32 = 96;
 const BLOCKS_PER_RUN: u32 = 32;
 /// Tables that compaction writes at once, each with a filter.
 const WRITERS: u32 = 4;
-/// Of the blocks, the part that filters may take beyond what compaction and scans need, as a divisor.
-const FILTER_SHARE: u32 = 8;
+/// Of the blocks beyond what compaction and scans need, the part that filters may take, as a divisor: where memory is
+/// short, a block of filters saves more reads than one of records, and the indexes need less than half as much.
+const FILTER_SHARE: u32 = 2;
 /// The fewest pages that are worth a cache.
 const PAGE_COUNT_MIN: u32 = 16;
 
@@ -198,7 +199,7 @@ impl Budget {
         let blocks = count(rest - page_memory.min(rest), geometry.block_size).max(block_count_min);
         let grid = GridOptions { block_count: blocks, page_count: pages, read_only };
         let chunk_count = u32::try_from(chunk_count).unwrap_or(u32::MAX);
-        let filters = u64::from((blocks - block_count_min).min(blocks / FILTER_SHARE));
+        let filters = u64::from((blocks - block_count_min) / FILTER_SHARE);
         Ok(Self { chunk_count, group_count, journal, grid, filters })
     }
 
