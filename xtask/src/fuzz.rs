@@ -133,7 +133,7 @@ impl Target {
     fn run(&self, seed: Option<u64>, seconds: Option<u64>) -> Result<(), Failure> {
         let mut command = checkout::cargo();
         command
-            .args(["test", "--quiet", "--release", "--locked", "--package", self.package])
+            .args(["test", "--quiet", "--profile", "checks", "--locked", "--package", self.package])
             .args(self.binary)
             .args(["--", "--exact", self.test, "--nocapture", "--test-threads=1"])
             .current_dir(checkout::root()?)

@@ -23,7 +23,7 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> Result<(), Failure> {
     }
     let mut command = checkout::cargo();
     command
-        .args(["test", "--release", "--locked", "--package", "understory", "--test", "real_files"])
+        .args(["test", "--profile", "checks", "--locked", "--package", "understory", "--test", "real_files"])
         .args(["--", filter, "--nocapture", "--test-threads=1"])
         .current_dir(checkout::root()?)
         .env("UNDERSTORY_KILL_ROUNDS", rounds.to_string());

@@ -1,4 +1,4 @@
-//! `cargo xtask sim`: builds the simulator in release mode and starts it.
+//! `cargo xtask sim`: builds the simulator optimised, and starts it.
 
 use crate::{Failure, checkout};
 
@@ -7,7 +7,7 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> Result<(), Failure> {
     let root = checkout::root()?;
     let mut command = checkout::cargo();
     command
-        .args(["run", "--quiet", "--release", "--locked", "--package", "understory-sim"])
+        .args(["run", "--quiet", "--profile", "checks", "--locked", "--package", "understory-sim"])
         .arg("--manifest-path")
         .arg(root.join("Cargo.toml"))
         .arg("--")

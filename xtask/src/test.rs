@@ -50,12 +50,15 @@ const STEPS: [Step; 14] = [
     Step {
         name: "model fuzzers, optimised",
         quick: false,
-        work: Work::Cargo("test --release --workspace --lib --locked -- fuzz::"),
+        work: Work::Cargo(
+            "test --profile checks -p understory-forest -p understory-grid -p understory-manifest -p understory-manifest-log \
+             -p understory-table -p understory-tree --lib --locked -- fuzz::",
+        ),
     },
     Step {
         name: "model, crash, damage and real-file tests, optimised",
         quick: false,
-        work: Work::Cargo("test --release -p understory --test engine --test real_files --locked"),
+        work: Work::Cargo("test --profile checks -p understory --test engine --test real_files --locked"),
     },
     Step {
         name: "tests of metrics and tracing",
@@ -65,12 +68,12 @@ const STEPS: [Step; 14] = [
     Step {
         name: "simulation, seeds that failed once and the first ones",
         quick: false,
-        work: Work::Cargo("run --quiet --release --locked -p understory-sim -- --seeds 600 --first 0"),
+        work: Work::Cargo("run --quiet --profile checks --locked -p understory-sim -- --seeds 600 --first 0"),
     },
     Step {
         name: "simulation, a share of the crashes",
         quick: false,
-        work: Work::Cargo("run --quiet --release --locked -p understory-sim -- --crashes --stride 20"),
+        work: Work::Cargo("run --quiet --profile checks --locked -p understory-sim -- --crashes --stride 20"),
     },
     Step {
         name: "benchmarks compile",

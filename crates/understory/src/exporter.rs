@@ -249,6 +249,7 @@ fn describe() {
         ("understory_grid_bytes", Unit::Bytes, "the same without superblock and journal"),
         ("understory_record_bytes", Unit::Bytes, "bytes of the records in memtables and tables"),
         ("understory_blocks", Unit::Count, "blocks by state"),
+        ("understory_filter_blocks_held", Unit::Count, "blocks of filters in memory"),
         ("understory_memtable_values", Unit::Count, "values in memtables"),
         ("understory_level_tables", Unit::Count, "tables of a level"),
         ("understory_level_values", Unit::Count, "values of a level, tombstones included"),
